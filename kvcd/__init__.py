@@ -1,0 +1,3 @@
+"""kvcd: the service (CLI, configuration, sessions, command handlers)."""
+
+__version__ = "0.1.0"

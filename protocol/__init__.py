@@ -1,0 +1,1 @@
+"""RESP framing and encoding, and the command table as data; no I/O, no storage."""

@@ -1,0 +1,56 @@
+"""Reply values: what a command handler returns, before it becomes RESP bytes.
+
+A handler returns plain Python values where RESP has them (``bytes`` bulk string, ``int`` integer,
+``None`` null bulk, ``list`` array, ``dict`` map, ``set``/``frozenset`` set, ``float`` double,
+``bool`` boolean) and the classes below for the rest. ``protocol.encoder`` turns them into RESP2
+or RESP3 bytes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Simple:
+    """Simple string (``+OK``)."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Error:
+    """Error reply; ``text`` begins with its code (``ERR``, ``WRONGTYPE``, ...)."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verbatim:
+    """Verbatim string: ``=`` with a three-letter format in RESP3, a bulk string in RESP2."""
+
+    text: bytes
+    format: str = "txt"
+
+
+@dataclass(frozen=True, slots=True)
+class Push:
+    """Out-of-band push (RESP3 ``>``); an array in RESP2."""
+
+    items: tuple[object, ...]
+
+
+class _NullArray:
+    """RESP2 ``*-1``, RESP3 ``_``."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "NULL_ARRAY"
+
+
+NULL_ARRAY = _NullArray()
+OK = Simple("OK")
+
+# A recursive type: mypy sees the leaves, containers hold object.
+Reply = Simple | Error | Verbatim | Push | _NullArray | bytes | int | float | bool | None | list[object] | dict[object, object] | set[object] | frozenset[object]

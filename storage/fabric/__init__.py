@@ -1,0 +1,1 @@
+"""Fabrics: how the pool is reached (shm, sim; verbs later)."""

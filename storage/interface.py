@@ -1,0 +1,162 @@
+"""The store as command handlers see it: status values, entries, and the asynchronous surface."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+NO_EXPIRY = -1
+
+
+class Status(enum.IntEnum):
+    """Outcome of one store operation; a miss or a full pool is a value, never an exception."""
+
+    OK = 0
+    MISS = 1  # no such key (XX, replace and delete of an absent key)
+    PRESENT = 2  # NX, and the key is there
+    FULL = 3  # no page could be had below maxmemory under the policy
+    INDEX_FULL = 4  # every probed set is full and nothing in it may be evicted
+    CONFLICT = 5  # the slot no longer holds the exact word that was read
+    UNREACHABLE = 6  # the key's memory node does not answer
+
+
+class Condition(enum.IntEnum):
+    """When a write may happen."""
+
+    ALWAYS = 0
+    NX = 1  # only if the key is absent
+    XX = 2  # only if the key is present
+
+
+class ValueType(enum.IntEnum):
+    """Type field of a value's header; strings now, room for the others."""
+
+    STRING = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One key's state at an instant.
+
+    ``token`` is the exact slot word that was read: ``replace`` and ``delete_exact`` succeed only
+    while the slot still holds it. ``payload`` is empty when only the head was asked for.
+    """
+
+    payload: bytes
+    size_bytes: int
+    expire_at_ms: int  # Unix time in milliseconds; NO_EXPIRY without one
+    type: ValueType
+    token: int
+    idle_s: int = 0
+    hits: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseSize:
+    """How many keys a database holds, and how many of them expire."""
+
+    keys: int
+    expires: int
+
+
+@dataclass(frozen=True, slots=True)
+class WriteResult:
+    """What a write did; ``previous`` is filled when it was asked for and there was one."""
+
+    status: Status
+    previous: Entry | None = None
+
+
+class StagedValue(Protocol):
+    """A large argument that was received straight into pool pages and not yet published."""
+
+    size_bytes: int
+
+    def tobytes(self) -> bytes:
+        """Copy the value out (commands that need the bytes themselves)."""
+        ...
+
+    def discard(self) -> None:
+        """Give the pages back; harmless after the value was published."""
+        ...
+
+
+Payload = bytes | bytearray | memoryview | StagedValue
+
+
+class StoreInterface(Protocol):
+    """Everything a command handler may ask of the store.
+
+    On shared memory none of these coroutines ever suspends; over RDMA they may. Keys are whole
+    Redis keys, at most ``MAX_KEY_BYTES``; times are Unix milliseconds.
+    """
+
+    async def read(self, database: int, key: bytes, *, payload: bool = True, touch: bool = True) -> Entry | None:
+        """Return the live entry under ``key`` or None. ``touch`` refreshes its heat."""
+        ...
+
+    async def read_many(
+        self, database: int, keys: Sequence[bytes], *, payload: bool = True, touch: bool = True
+    ) -> list[Entry | None]:
+        """Like ``read`` for many keys in a few rounds of the fabric."""
+        ...
+
+    async def write(
+        self,
+        database: int,
+        key: bytes,
+        value: Payload,
+        *,
+        condition: Condition = Condition.ALWAYS,
+        expire_at_ms: int = NO_EXPIRY,
+        keep_ttl: bool = False,
+        want_previous: bool = False,
+    ) -> WriteResult:
+        """Store ``value`` under ``key``."""
+        ...
+
+    async def write_many(self, database: int, pairs: Sequence[tuple[bytes, Payload]]) -> Status:
+        """Store all pairs (MSET); later pairs win over earlier ones with the same key."""
+        ...
+
+    async def replace(
+        self, database: int, key: bytes, token: int, value: Payload | None, *, expire_at_ms: int
+    ) -> Status:
+        """Replace the exact entry that ``token`` names: its value (None keeps it) and its expiry.
+
+        Returns CONFLICT when the slot holds anything else by now.
+        """
+        ...
+
+    async def delete(self, database: int, keys: Sequence[bytes]) -> int:
+        """Delete keys; returns how many were there."""
+        ...
+
+    async def delete_exact(self, database: int, key: bytes, token: int) -> Status:
+        """Delete the exact entry that ``token`` names (GETDEL, RENAME); OK or CONFLICT."""
+        ...
+
+    async def exists(self, database: int, keys: Sequence[bytes]) -> list[bool]:
+        """Presence of each key, in order."""
+        ...
+
+    async def scan(self, database: int, cursor: int, count: int) -> tuple[int, list[bytes]]:
+        """Next cursor (0 at the end) and about ``count`` live keys.
+
+        A key that is present from the first call to the last is returned at least once.
+        """
+        ...
+
+    async def random_key(self, database: int) -> bytes | None:
+        """Some live key, or None when the database is empty."""
+        ...
+
+    def database_size(self, database: int) -> DatabaseSize:
+        """Counts for DBSIZE and INFO keyspace."""
+        ...
+
+    async def flush(self, database: int | None) -> None:
+        """Empty one database, or all of them."""
+        ...
