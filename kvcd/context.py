@@ -1,0 +1,94 @@
+"""What a command handler sees of the client that asks and of the service that answers."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from protocol.replies import Reply
+from storage.interface import StoreInterface
+
+if TYPE_CHECKING:
+    from kvcd.commands.statistics import Statistics
+
+MAX_KEY_BYTES = 16384  # the longest key that the pool's cells take; longer ones are refused by name
+
+
+class ClientState(Protocol):
+    """One connection, as the handlers know it; the session implements it.
+
+    Addresses are in Redis's form (``127.0.0.1:6379``, ``[::1]:6379``, ``/path/to.sock:0``). Times are Unix
+    milliseconds. A handler may change ``name``, ``db``, ``resp``, ``authenticated``, ``user``, ``lib_name``,
+    ``lib_ver``, ``last_command`` and ``close_after_reply``; the rest belongs to the session.
+    """
+
+    id: int
+    name: bytes
+    db: int
+    resp: int
+    authenticated: bool
+    user: bytes
+    lib_name: bytes
+    lib_ver: bytes
+    address: str
+    local_address: str
+    descriptor: int
+    created_at_ms: int
+    last_interaction_ms: int
+    last_command: str  # full name as the table has it ("get", "client|list"), "NULL" before the first
+    net_input_bytes: int
+    net_output_bytes: int
+    pending_input_bytes: int  # received and not yet parsed
+    pending_output_bytes: int  # written and not yet taken by the kernel
+    close_after_reply: bool  # set by a handler: send what is queued, this reply included, then close
+
+    def kill(self) -> None:
+        """Close the connection now, dropping what is queued. Not for the client whose command is running."""
+        ...
+
+
+class ConfigView(Protocol):
+    """The part of the configuration that handlers use (``kvcd.config.Config``)."""
+
+    def __getitem__(self, name: str) -> object:
+        """Return the typed value of a directive."""
+        ...
+
+    def set_many(self, changes: Mapping[str, str]) -> None:
+        """Apply all changes or none; raises ``ConfigError`` with the reply's words."""
+        ...
+
+    def matching(self, patterns: Sequence[str]) -> list[tuple[str, str]]:
+        """Return (name, text) of every directive that one of the glob patterns matches."""
+        ...
+
+
+class ServerState(Protocol):
+    """The service, as the handlers know it; ``kvcd.server`` implements it.
+
+    ``counters()`` gives the session layer's monotonic counts: ``connections_received``,
+    ``connections_rejected``, ``net_input_bytes``, ``net_output_bytes``, and for each command that the fast
+    lane answered ``calls:<name>``. The slow lane's calls are in ``statistics``.
+    """
+
+    config: ConfigView
+    store: StoreInterface
+    statistics: Statistics
+    clients: dict[int, ClientState]
+    databases: int
+    started_at_ms: int
+    run_id: str  # 40 hexadecimal digits, new at every start
+    port: int
+    executable: str
+    config_file: str  # empty without one
+
+    def now_ms(self) -> int:
+        """Return the Unix time in milliseconds that this batch of commands sees."""
+        ...
+
+    def counters(self) -> dict[str, int]:
+        """Return the session layer's counts since the start."""
+        ...
+
+
+Handler = Callable[[ClientState, ServerState, list[bytes]], Awaitable[Reply]]
