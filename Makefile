@@ -1,0 +1,97 @@
+# kvcd: everything a developer types. `make serve` and `make test` need nothing but Debian 12 and make.
+
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+
+VENV ?= .venv
+PYTHON ?=
+ARGS ?=
+TEST_ARGS ?=
+TEST_DEADLINE_S ?= 1500
+
+RUN := $(VENV)/bin
+# An image or a wheel is built by pip; here the modules are built in place, by the rules below.
+COMPILED_SOURCES := $(shell find kvcd protocol storage -name '*.pyx' -o -name '*.pxd' -o -name '*.h')
+INSTALLED := $(VENV)/.installed
+RELEASE := build/release.stamp
+DEBUG := build/debug.stamp
+TEST_PACKAGES := build/test-packages.stamp
+
+.PHONY: help serve build debug test test-long check bench bench-lmcache docker-test clean distclean
+
+help: ## this list
+	@echo "kvcd: make TARGET"
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+	@echo
+	@echo '  make serve ARGS="--port 7000 --maxmemory 4gb"    any redis.conf directive as a flag'
+	@echo '  make test TEST_ARGS="tests/protocol -k split"    any pytest argument'
+
+serve: build ## build if sources changed, then serve on port 6379 with the embedded pool
+	@exec $(RUN)/kvcd serve $(ARGS)
+
+build: $(RELEASE) ## compile the modules in place
+
+debug: $(DEBUG) ## the same with line tracing, assertions and bounds checks (`make build` goes back)
+
+test: $(RELEASE) $(TEST_PACKAGES) ## the tests that every commit passes
+	@timeout --foreground --kill-after=20 $(TEST_DEADLINE_S) $(RUN)/python -m pytest -m "not long" $(TEST_ARGS)
+
+test-long: $(RELEASE) $(TEST_PACKAGES) ## all tests, the ones that take minutes too
+	@$(RUN)/python -m pytest $(TEST_ARGS)
+
+check: $(RELEASE) ## ruff, mypy strict, import directions
+	$(RUN)/ruff check .
+	$(RUN)/mypy
+	$(RUN)/python -m pytest -q tests/test_imports.py
+
+bench: $(RELEASE) $(TEST_PACKAGES) ## kvcd and redis-server in turn, as a table of ratios
+	@$(RUN)/python -m bench $(ARGS)
+
+bench-lmcache: $(RELEASE) $(TEST_PACKAGES) ## LMCache's connectors against kvcd and redis-server
+	@$(RUN)/python -m bench.lmcache $(ARGS)
+
+docker-test: ## build the image, bring the compose stack up, talk to it, take it down
+	@docker/test
+
+clean: ## remove what was built
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find kvcd protocol storage bench tests \( -name '*.so' -o -name '*.c' \) -delete
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+distclean: clean ## remove the environment too
+	rm -rf $(VENV)
+
+# The environment: the packages of pyproject.toml, and kvcd itself as an editable install without its compiled modules.
+$(INSTALLED): pyproject.toml setup.py .ci/prepare
+	@python=$$(PYTHON='$(PYTHON)' .ci/prepare build); \
+	if ! test -x $(RUN)/python || ! $(RUN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+	  echo "making $(VENV) with $$python"; "$$python" -m venv --clear $(VENV); \
+	fi; \
+	echo "installing kvcd's packages into $(VENV)"; \
+	$(RUN)/python -m pip install --quiet --upgrade pip; \
+	$(RUN)/python -m pip install --quiet "setuptools>=77,<90" "Cython>=3.1,<4"; \
+	KVCD_BUILD_EXTENSIONS=0 $(RUN)/python -m pip install --quiet --no-build-isolation --editable '.[test]'; \
+	touch $@
+
+# The two modes share the place where Python looks, so making one unmakes the other.
+$(RELEASE): $(INSTALLED) setup.py $(COMPILED_SOURCES)
+	@if test -e $(DEBUG); then find kvcd protocol storage -name '*.so' -delete; rm -f $(DEBUG); fi
+	@echo "compiling (release)"
+	@mkdir -p build
+	@$(if $(filter setup.py,$?),CYTHON_FORCE_REGEN=1,) $(RUN)/python setup.py --quiet build --build-base build/release \
+	  build_ext --inplace $(if $(filter setup.py,$?),--force,) > build/release.log 2>&1 || { cat build/release.log; exit 1; }
+	@touch $@
+
+$(DEBUG): $(INSTALLED) setup.py $(COMPILED_SOURCES)
+	@if test -e $(RELEASE); then find kvcd protocol storage -name '*.so' -delete; rm -f $(RELEASE); fi
+	@echo "compiling (debug)"
+	@mkdir -p build
+	@KVCD_DEBUG=1 $(if $(filter setup.py,$?),CYTHON_FORCE_REGEN=1,) $(RUN)/python setup.py --quiet build --build-base build/debug \
+	  build_ext --inplace $(if $(filter setup.py,$?),--force,) > build/debug.log 2>&1 || { cat build/debug.log; exit 1; }
+	@touch $@
+
+$(TEST_PACKAGES): .ci/prepare | $(INSTALLED)
+	@PYTHON=$(RUN)/python .ci/prepare test >/dev/null
+	@mkdir -p build && touch $@
