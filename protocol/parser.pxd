@@ -15,6 +15,35 @@ cdef enum ParseStatus:
     PARSE_ERROR = 3  # `error` says why; final, the connection is to be closed
 
 
+cdef inline bint parse_integer(const char *text, size_t length, long long *value) noexcept nogil:
+    """Reads a 64-bit integer as strictly as Redis does: no plus sign, no blanks, no leading zeros, no overflow."""
+    cdef unsigned long long total = 0
+    cdef size_t index = 0
+    cdef unsigned char digit
+    cdef bint negative = False
+    if length == 0:
+        return False
+    if length == 1 and text[0] == c'0':
+        value[0] = 0
+        return True
+    if text[0] == c'-':
+        negative = True
+        index = 1
+    # 19 digits: 9223372036854775808 is the longest magnitude, and no 19 digits overflow 64 unsigned bits.
+    if index == length or length - index > 19 or text[index] == c'0':
+        return False
+    while index < length:
+        digit = <unsigned char>text[index] - 48
+        if digit > 9:
+            return False
+        total = total * 10 + digit
+        index += 1
+    if total > 9223372036854775807ULL + (1 if negative else 0):
+        return False
+    value[0] = <long long>(0 - total) if negative else <long long>total
+    return True
+
+
 cdef class RequestParser:
     cdef Argument *args
     cdef int argc  # complete arguments so far
@@ -32,6 +61,7 @@ cdef class RequestParser:
     cdef int _state
     cdef int _capacity  # arguments that `args` has room for
     cdef size_t _bulk_length  # payload bytes of the bulk in progress
+    cdef size_t _staged_number
     cdef size_t _end  # `end` of the last parse()
     cdef size_t _scanned_bytes  # of the line at `position`, already known to hold no terminator
     cdef bint _line_blocked  # the line at `position` holds a NUL: it never ends
@@ -53,8 +83,10 @@ cdef class RequestParser:
     # Bytes still missing for the bulk in progress, its CRLF included; 0 when that is unknown.
     cdef size_t wanted(self) noexcept nogil
 
-    cdef int _line(self, const char *line, size_t available, char terminator, Py_ssize_t *length) noexcept nogil
+    cdef int _line(self, const char *line, size_t available, char terminator, size_t *length) noexcept nogil
+    cdef int _read_header(self, const char *header, size_t available, char kind, size_t *consumed, size_t *value) noexcept nogil
     cdef int _parse_inline(self, char *base, size_t end) noexcept nogil
     cdef int _split_inline(self, char *base, size_t length) noexcept nogil
     cdef int _add(self, size_t offset, size_t length, bint staged) noexcept nogil
     cdef int _fail(self, const char *text) noexcept nogil
+    cdef int _fail_expected_bulk(self, char found) noexcept nogil
