@@ -70,9 +70,9 @@ $(INSTALLED): pyproject.toml setup.py .ci/prepare
 	  echo "making $(VENV) with $$python"; "$$python" -m venv --clear $(VENV); \
 	fi; \
 	echo "installing kvcd's packages into $(VENV)"; \
-	$(RUN)/python -m pip install --quiet --upgrade pip; \
-	$(RUN)/python -m pip install --quiet "setuptools>=77,<90" "Cython>=3.1,<4"; \
-	KVCD_BUILD_EXTENSIONS=0 $(RUN)/python -m pip install --quiet --no-build-isolation --editable '.[test]'; \
+	$(RUN)/python -m pip install -qq --upgrade pip; \
+	$(RUN)/python -m pip install -qq "setuptools>=77,<90" "Cython>=3.1,<4"; \
+	KVCD_BUILD_EXTENSIONS=0 $(RUN)/python -m pip install -qq --no-build-isolation --editable '.[test]'; \
 	touch $@
 
 # The two modes share the place where Python looks, so making one unmakes the other.
