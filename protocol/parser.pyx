@@ -6,6 +6,7 @@ the rest of a line, the two bytes behind a bulk are skipped unseen, ``*0`` and `
 looks at a line of more than 64 KiB, its verdict depends on how the bytes fell into its reads; here it does not.
 """
 
+cimport cython
 from libc.stdint cimport SIZE_MAX
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memchr, memcpy, memmove
@@ -377,6 +378,7 @@ class ProtocolError(ValueError):
     """The request broke the protocol; the text is Redis's, without its ``ERR`` code."""
 
 
+@cython.final
 cdef class PythonParser:
     """Drives a RequestParser over a buffer of its own, for tests and tools: ``feed`` bytes, ``take_all`` commands.
 
@@ -390,6 +392,7 @@ cdef class PythonParser:
     cdef bint _stage
     cdef bint _staging
     cdef list _staged
+    cdef size_t _staged_count
     cdef bytearray _payload
     cdef readonly list inline_flags
 
@@ -411,8 +414,8 @@ cdef class PythonParser:
         return self._parser._capacity
 
     @property
-    def buffered_bytes(self):
-        return self._end
+    def staged_count(self):
+        return self._staged_count
 
     def authenticate(self):
         self._parser.authenticated = True
@@ -489,6 +492,7 @@ cdef class PythonParser:
         if count < missing:
             return False
         self._staged.append(self._payload)
+        self._staged_count += 1
         self._parser.staged_done(len(self._staged) - 1, self._parser.large_length)
         self._staging = False
         return True
