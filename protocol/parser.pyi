@@ -44,9 +44,6 @@ class PythonParser:
     def authenticate(self) -> None:
         """Lift the limits that hold before AUTH."""
 
-    def begin(self) -> None:
-        """Release the completed command's memory before the next parse would."""
-
     def feed(self, data: bytes) -> None:
         """Append received bytes."""
 

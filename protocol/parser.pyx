@@ -128,6 +128,7 @@ cdef class RequestParser:
                     return self._fail(b"Protocol error: unauthenticated bulk length")
                 position += consumed
                 self.position = position
+                self._scanned_bytes = 0
                 self._bulk_length = length
                 if length >= self.large_bytes and self.authenticated:
                     self.large_length = length
@@ -161,6 +162,7 @@ cdef class RequestParser:
                 if length > UNAUTHENTICATED_ARGUMENTS and not self.authenticated:
                     return self._fail(b"Protocol error: unauthenticated multibulk length")
                 self.position = position + consumed
+                self._scanned_bytes = 0
                 if length > 0:
                     self.multibulk_length = <int>length
                     self._state = BULK_HEADER
@@ -258,7 +260,6 @@ cdef class RequestParser:
                 number = 0
         elif not parse_integer(header + 1, line_length - 1, &number) or number < 0:
             return self._fail(b"Protocol error: invalid bulk length")
-        self._scanned_bytes = 0
         value[0] = <size_t>number
         consumed[0] = line_length + 2
         return PARSE_COMMAND
@@ -419,10 +420,6 @@ cdef class PythonParser:
 
     def authenticate(self):
         self._parser.authenticated = True
-
-    def begin(self):
-        if self._parser._state == COMPLETE:
-            self._parser.begin()
 
     def feed(self, bytes data not None):
         cdef const char *source = data
