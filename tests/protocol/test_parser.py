@@ -86,6 +86,7 @@ def test_inline_and_frames_are_told_apart() -> None:
 arguments_strategy = st.lists(st.binary(max_size=40) | st.sampled_from([b"\r\n", b"$3\r\n", b"*1\r\n", b"\0"]), min_size=1, max_size=15)
 
 
+@settings(deadline=None)
 @given(commands=st.lists(arguments_strategy, max_size=6), cuts=st.lists(st.integers(0, 2000), max_size=8), stage=st.booleans())
 def test_valid_frames_agree_with_hiredis(commands: list[list[bytes]], cuts: list[int], stage: bool) -> None:
     stream = b"".join(frame(*command) for command in commands)
@@ -107,7 +108,7 @@ DICTIONARY = [
 ]  # fmt: skip
 
 
-@settings(max_examples=400)
+@settings(max_examples=400, deadline=None)
 @given(pieces=st.lists(st.sampled_from(DICTIONARY) | st.binary(max_size=3), max_size=30), cuts=st.lists(st.integers(0, 100), max_size=6))
 def test_any_bytes_at_any_split_give_the_same_outcome(pieces: list[bytes], cuts: list[int]) -> None:
     stream = b"".join(pieces)
