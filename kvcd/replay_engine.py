@@ -114,9 +114,11 @@ class Replay:
                 await queue.join()
                 for worker in workers:
                     worker.cancel()
-        except* _ServerLost as lost:
-            stopped_because = str(lost.exceptions[0])
-        return self.tally.report(elapsed_s=time.perf_counter() - began_s, interrupted=self._stop.is_set(), stopped_because=stopped_because)
+        except* _ServerLost:
+            pass  # it did its work, which was to end the group; the reason is in _lost_because
+        return self.tally.report(
+            elapsed_s=time.perf_counter() - began_s, interrupted=self._stop.is_set(), stopped_because=self._lost_because
+        )
 
     async def _hand_out(self, requests: Sequence[Request], queue: asyncio.Queue[Request]) -> None:
         """Feed the queue in the trace's order, and at its times if there is a speed."""

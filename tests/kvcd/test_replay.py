@@ -280,7 +280,7 @@ async def test_a_lost_server_ends_the_replay_with_what_was_done(tmp_path: Path) 
 
     model.on_command = lose_it_in_the_second_request
     async with serving(model, tmp_path) as plan:
-        report = await Replay(plan).run(SMALL_TRACE + [replace(SMALL_TRACE[0], timestamp_ms=12_000)])
+        report = await Replay(plan).run([*SMALL_TRACE, replace(SMALL_TRACE[0], timestamp_ms=12_000)])
     assert report.requests == 1
     assert report.stopped_because is not None
     assert report.errors["connection"].count == 3
