@@ -427,7 +427,6 @@ cdef class PythonParser:
 
     cdef RequestParser _parser
     cdef char *_buffer
-    cdef size_t _capacity_bytes
     cdef size_t _end
     cdef bint _stage
     cdef bint _staging
@@ -473,12 +472,13 @@ cdef class PythonParser:
             memmove(self._buffer, self._buffer + shift, self._end - shift)
             self._end -= shift
             self._parser.rebase(shift)
-        if self._end + length > self._capacity_bytes:
-            larger = <char *>realloc(self._buffer, (self._end + length) * 2)
-            if larger == NULL:
-                raise MemoryError
-            self._buffer = larger
-            self._capacity_bytes = (self._end + length) * 2
+        if length == 0:
+            return
+        # To the byte, so that a sanitizer sees the parser read behind the end.
+        larger = <char *>realloc(self._buffer, self._end + length)
+        if larger == NULL:
+            raise MemoryError
+        self._buffer = larger
         memcpy(self._buffer + self._end, source, length)
         self._end += length
 
