@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Protocol
 
 from protocol.replies import Reply
@@ -10,6 +10,7 @@ from storage.interface import StoreInterface
 
 if TYPE_CHECKING:
     from kvcd.commands.statistics import Statistics
+    from kvcd.config import Config
 
 MAX_KEY_BYTES = 16384  # the longest key that the pool's cells take; longer ones are refused by name
 
@@ -47,31 +48,15 @@ class ClientState(Protocol):
         ...
 
 
-class ConfigView(Protocol):
-    """The part of the configuration that handlers use (``kvcd.config.Config``)."""
-
-    def __getitem__(self, name: str) -> object:
-        """Return the typed value of a directive."""
-        ...
-
-    def set_many(self, changes: Mapping[str, str]) -> None:
-        """Apply all changes or none; raises ``ConfigError`` with the reply's words."""
-        ...
-
-    def matching(self, patterns: Sequence[str]) -> list[tuple[str, str]]:
-        """Return (name, text) of every directive that one of the glob patterns matches."""
-        ...
-
-
 class ServerState(Protocol):
     """The service, as the handlers know it; ``kvcd.server`` implements it.
 
     ``counters()`` gives the session layer's monotonic counts: ``connections_received``,
     ``connections_rejected``, ``net_input_bytes``, ``net_output_bytes``, and for each command that the fast
-    lane answered ``calls:<name>``. The slow lane's calls are in ``statistics``.
+    lane answered ``calls:<name>``; and ``operations_per_second``, a rate that it may leave out. The slow lane's calls are in ``statistics``.
     """
 
-    config: ConfigView
+    config: Config
     store: StoreInterface
     statistics: Statistics
     clients: dict[int, ClientState]

@@ -1,1 +1,22 @@
-"""Command handlers, by group."""
+"""Command handlers, by group; ``dispatch`` runs one command, ``HANDLERS`` has them by full name in lower case."""
+
+from __future__ import annotations
+
+from kvcd.commands import client, configuration, connection, expiry, information, introspection, keyspace, numbers, prefix, strings
+from kvcd.commands.dispatch import dispatch
+from kvcd.commands.registry import HANDLERS
+
+__all__ = [
+    "HANDLERS",
+    "client",
+    "configuration",
+    "connection",
+    "dispatch",
+    "expiry",
+    "information",
+    "introspection",
+    "keyspace",
+    "numbers",
+    "prefix",
+    "strings",
+]

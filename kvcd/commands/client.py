@@ -1,0 +1,170 @@
+"""CLIENT: who is connected, under which name, and closing connections."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from kvcd.commands.arguments import SYNTAX_ERROR, CommandError, parse_integer, shown
+from kvcd.commands.connection import DEFAULT_USER, is_printable_name, set_name
+from kvcd.commands.registry import handles
+from kvcd.context import ClientState, ServerState
+from protocol.replies import OK, Reply, Verbatim
+
+_TYPES = (b"normal", b"master", b"replica", b"slave", b"pubsub")
+_NO_SUCH_CLIENT = "ERR No such client"
+
+
+def describe(client: ClientState, now_ms: int) -> bytes:
+    """Return one line of CLIENT LIST. Fields for what is not served here hold what Redis shows of an idle feature."""
+    fields = {
+        "id": client.id,
+        "addr": client.address,
+        "laddr": client.local_address,
+        "fd": client.descriptor,
+        "name": client.name.decode("ascii"),
+        "age": (now_ms - client.created_at_ms) // 1000,
+        "idle": max(now_ms - client.last_interaction_ms, 0) // 1000,
+        "flags": "U" if client.address.startswith("/") else "N",
+        "db": client.db,
+        "sub": 0,
+        "psub": 0,
+        "ssub": 0,
+        "multi": -1,
+        "qbuf": client.pending_input_bytes,
+        "qbuf-free": 0,
+        "argv-mem": 0,
+        "multi-mem": 0,
+        "rbs": 0,
+        "rbp": 0,
+        "obl": 0,
+        "oll": 0,
+        "omem": client.pending_output_bytes,
+        "tot-mem": client.pending_input_bytes + client.pending_output_bytes,
+        "events": "rw" if client.pending_output_bytes else "r",
+        "cmd": client.last_command,
+        "user": client.user.decode("utf-8", "surrogateescape"),
+        "redir": -1,
+        "resp": client.resp,
+        "lib-name": client.lib_name.decode("ascii"),
+        "lib-ver": client.lib_ver.decode("ascii"),
+        "tot-net-in": client.net_input_bytes,
+        "tot-net-out": client.net_output_bytes,
+    }
+    return " ".join(f"{name}={value}" for name, value in fields.items()).encode("utf-8", "surrogateescape") + b"\n"
+
+
+@handles("client|id")
+async def handle_client_id(client: ClientState, server: ServerState, args: list[bytes]) -> Reply:
+    """CLIENT ID."""
+    return client.id
+
+
+@handles("client|setname")
+async def handle_client_setname(client: ClientState, server: ServerState, args: list[bytes]) -> Reply:
+    """CLIENT SETNAME connection-name."""
+    set_name(client, args[2])
+    return OK
+
+
+@handles("client|getname")
+async def handle_client_getname(client: ClientState, server: ServerState, args: list[bytes]) -> Reply:
+    """CLIENT GETNAME."""
+    return client.name or None
+
+
+@handles("client|setinfo")
+async def handle_client_setinfo(client: ClientState, server: ServerState, args: list[bytes]) -> Reply:
+    """CLIENT SETINFO LIB-NAME libname, CLIENT SETINFO LIB-VER libver."""
+    option, value = args[2].lower(), args[3]
+    if option not in (b"lib-name", b"lib-ver"):
+        raise CommandError(f"ERR Unrecognized option '{shown(args[2])}'")
+    if not is_printable_name(value):
+        raise CommandError(f"ERR {option.decode()} cannot contain spaces, newlines or special characters.")
+    if option == b"lib-name":
+        client.lib_name = value
+    else:
+        client.lib_ver = value
+    return OK
+
+
+@handles("client|info")
+async def handle_client_info(client: ClientState, server: ServerState, args: list[bytes]) -> Reply:
+    """CLIENT INFO."""
+    return Verbatim(describe(client, server.now_ms()))
+
+
+def _check_type(name: bytes) -> bytes:
+    if name.lower() not in _TYPES:
+        raise CommandError(f"ERR Unknown client type '{shown(name)}'")
+    return name.lower()
+
+
+@handles("client|list")
+async def handle_client_list(client: ClientState, server: ServerState, args: list[bytes]) -> Reply:
+    """CLIENT LIST [TYPE type] [ID client-id [client-id ...]]."""
+    chosen = list(server.clients.values())
+    if len(args) == 4 and args[2].lower() == b"type":
+        if _check_type(args[3]) != b"normal":
+            chosen = []  # no replication and no subscriptions here
+    elif len(args) > 3 and args[2].lower() == b"id":
+        numbers = [parse_integer(argument, "ERR Invalid client ID") for argument in args[3:]]
+        chosen = [server.clients[number] for number in numbers if number in server.clients]
+    elif len(args) > 2:
+        raise CommandError(SYNTAX_ERROR)
+    return Verbatim(b"".join(describe(other, server.now_ms()) for other in chosen))
+
+
+@handles("client|kill")
+async def handle_client_kill(client: ClientState, server: ServerState, args: list[bytes]) -> Reply:
+    """CLIENT KILL ip:port (an error if there is none), or CLIENT KILL filter value ... (how many there were)."""
+    if len(args) == 3:
+        address = args[2].decode("utf-8", "surrogateescape")
+        if not _kill(client, server, lambda other: other.address == address):
+            raise CommandError(_NO_SUCH_CLIENT)
+        return OK
+    if len(args) % 2:
+        raise CommandError(SYNTAX_ERROR)
+    filters: list[Callable[[ClientState], bool]] = []
+    skip_me = True
+    for word, value in zip(args[2::2], args[3::2], strict=True):
+        if word.lower() == b"skipme" and value.lower() in (b"yes", b"no"):
+            skip_me = value.lower() == b"yes"
+        else:
+            filters.append(_kill_filter(word.lower(), value))
+    if skip_me:
+        filters.append(lambda other: other is not client)
+    return _kill(client, server, lambda other: all(wanted(other) for wanted in filters))
+
+
+def _kill_filter(word: bytes, value: bytes) -> Callable[[ClientState], bool]:
+    """Return the test that one filter of CLIENT KILL makes; raises CommandError."""
+    text = value.decode("utf-8", "surrogateescape")
+    if word == b"id":
+        refusal = "ERR client-id should be greater than 0"
+        number = parse_integer(value, refusal)
+        if number < 1:
+            raise CommandError(refusal)
+        return lambda other: other.id == number
+    if word == b"type":
+        is_normal = _check_type(value) == b"normal"
+        return lambda other: is_normal
+    if word == b"addr":
+        return lambda other: other.address == text
+    if word == b"laddr":
+        return lambda other: other.local_address == text
+    if word == b"user":
+        if value != DEFAULT_USER:
+            raise CommandError(f"ERR No such user '{shown(value)}'")
+        return lambda other: other.user == value
+    raise CommandError(SYNTAX_ERROR)
+
+
+def _kill(client: ClientState, server: ServerState, wanted: Callable[[ClientState], bool]) -> int:
+    """Close the wanted clients, the asking one after its reply; returns how many there were."""
+    chosen = [other for other in server.clients.values() if wanted(other)]
+    for other in chosen:
+        if other is client:
+            client.close_after_reply = True
+        else:
+            other.kill()
+    return len(chosen)

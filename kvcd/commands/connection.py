@@ -1,0 +1,134 @@
+"""Commands about the connection itself: protocol, login, database."""
+
+from __future__ import annotations
+
+import hmac
+
+from kvcd.commands.arguments import SYNTAX_ERROR, CommandError, parse_integer, shown, wrong_arity
+from kvcd.commands.keyspace import checked_database
+from kvcd.commands.registry import handles
+from kvcd.context import ClientState, ServerState
+from protocol.replies import OK, Error, Reply, Simple
+
+REDIS_VERSION = "7.2.4"  # whose commands clients may expect when they ask for a version
+DEFAULT_USER = b"default"
+_WRONG_PASSWORD = "WRONGPASS invalid username-password pair or user is disabled."
+_NO_PASSWORD_SET = (
+    "ERR AUTH <password> called without any password configured for the default user. Are you sure your configuration is correct?"
+)
+_HELLO_BEFORE_AUTH = (
+    "NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO <proto> AUTH <user> <pass> "
+    "option can be used to authenticate the client and select the RESP protocol version at the same time"
+)
+
+
+def password(server: ServerState) -> bytes:
+    """Return the configured password, empty without one."""
+    return server.config.string("requirepass").encode("utf-8", "surrogateescape")
+
+
+def is_printable_name(text: bytes) -> bool:
+    """Whether CLIENT LIST can show the text as one word: visible ASCII only."""
+    return all(0x21 <= byte <= 0x7E for byte in text)
+
+
+def set_name(client: ClientState, name: bytes) -> None:
+    """Name a connection, or unname it; raises CommandError."""
+    if not is_printable_name(name):
+        raise CommandError("ERR Client names cannot contain spaces, newlines or special characters.")
+    client.name = name
+
+
+def _log_in(client: ClientState, server: ServerState, *, user: bytes, secret: bytes) -> None:
+    wanted = password(server)
+    # Compared in full even for a wrong user, so that the time taken tells neither apart.
+    right_secret = not wanted or hmac.compare_digest(secret, wanted)
+    if user != DEFAULT_USER or not right_secret:
+        raise CommandError(_WRONG_PASSWORD)
+    client.authenticated, client.user = True, user
+
+
+@handles("ping")
+async def handle_ping(client: ClientState, server: ServerState, args: list[bytes]) -> Reply:
+    """PING [message]."""
+    if len(args) > 2:
+        raise CommandError(wrong_arity("ping"))
+    return args[1] if len(args) == 2 else Simple("PONG")
+
+
+@handles("echo")
+async def handle_echo(client: ClientState, server: ServerState, args: list[bytes]) -> Reply:
+    """ECHO message."""
+    return args[1]
+
+
+@handles("quit")
+async def handle_quit(client: ClientState, server: ServerState, args: list[bytes]) -> Reply:
+    """QUIT."""
+    client.close_after_reply = True
+    return OK
+
+
+@handles("auth")
+async def handle_auth(client: ClientState, server: ServerState, args: list[bytes]) -> Reply:
+    """AUTH [username] password."""
+    if len(args) > 3:
+        raise CommandError(SYNTAX_ERROR)
+    if len(args) == 2 and not password(server):
+        raise CommandError(_NO_PASSWORD_SET)
+    _log_in(client, server, user=DEFAULT_USER if len(args) == 2 else args[1], secret=args[-1])
+    return OK
+
+
+@handles("select")
+async def handle_select(client: ClientState, server: ServerState, args: list[bytes]) -> Reply:
+    """SELECT index."""
+    client.db = checked_database(server, args[1])
+    return OK
+
+
+@handles("reset")
+async def handle_reset(client: ClientState, server: ServerState, args: list[bytes]) -> Reply:
+    """RESET."""
+    client.db, client.resp, client.name = 0, 2, b""
+    client.user, client.authenticated = DEFAULT_USER, not password(server)
+    return Simple("RESET")
+
+
+@handles("hello")
+async def handle_hello(client: ClientState, server: ServerState, args: list[bytes]) -> Reply:
+    """HELLO [protover [AUTH username password] [SETNAME clientname]]: the reply is already in the new protocol."""
+    resp = client.resp
+    if len(args) > 1:
+        resp = parse_integer(args[1], "ERR Protocol version is not an integer or out of range")
+        if resp not in (2, 3):
+            return Error("NOPROTO unsupported protocol version")
+    name: bytes | None = None
+    login: tuple[bytes, bytes] | None = None
+    position = 2
+    while position < len(args):
+        word = args[position].lower()
+        if word == b"auth" and position + 2 < len(args):
+            login = args[position + 1], args[position + 2]
+            position += 3
+        elif word == b"setname" and position + 1 < len(args):
+            name = args[position + 1]
+            position += 2
+        else:
+            raise CommandError(f"ERR Syntax error in HELLO option '{shown(args[position])}'")
+    if login is not None:
+        _log_in(client, server, user=login[0], secret=login[1])
+    if not client.authenticated:
+        raise CommandError(_HELLO_BEFORE_AUTH)
+    if name is not None:
+        set_name(client, name)
+    client.resp = resp
+    return {
+        b"server": b"redis",
+        b"version": REDIS_VERSION.encode(),
+        b"proto": resp,
+        b"id": client.id,
+        b"mode": b"standalone",
+        b"role": b"master",
+        b"modules": [],
+    }

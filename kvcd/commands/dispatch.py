@@ -1,0 +1,80 @@
+"""From a frame's arguments to a reply: look-up, arity, login, the handler, and the counts of it."""
+
+from __future__ import annotations
+
+import time
+
+from kvcd.commands.arguments import CommandError, shown, wrong_arity
+from kvcd.commands.registry import HANDLERS
+from kvcd.context import MAX_KEY_BYTES, ClientState, ServerState
+from protocol.command_table import CommandSpec, lookup, lookup_subcommand
+from protocol.replies import Error, Reply
+
+KEY_TOO_LONG = f"ERR key is longer than {MAX_KEY_BYTES} bytes"
+_SHOWN_ARGUMENT_BYTES = 128  # Redis's bound on what an error repeats
+
+
+async def dispatch(client: ClientState, server: ServerState, args: list[bytes]) -> Reply:
+    """Run one command and return its reply; a refusal is an Error reply, never an exception.
+
+    Suspends only where the store does. ``args`` holds the command's name as sent, then its arguments; at positions
+    that the command table calls values there may be a ``StagedValue``, which stays the caller's to discard.
+    """
+    statistics = server.statistics
+    try:
+        spec = _resolve(args)
+    except CommandError as refused:
+        statistics.count_error(refused.text)
+        return Error(refused.text)
+    count = statistics.of(spec.name)
+    client.last_command = spec.name
+    try:
+        _admit(client, spec, args)
+    except CommandError as refused:
+        count.rejected += 1
+        statistics.count_error(refused.text)
+        return Error(refused.text)
+    started_ns = time.perf_counter_ns()
+    try:
+        reply = await HANDLERS[spec.name.encode()](client, server, args)
+    except CommandError as refused:
+        reply = Error(refused.text)
+    count.calls += 1
+    count.duration_us += (time.perf_counter_ns() - started_ns) / 1000
+    if isinstance(reply, Error):
+        count.failed += 1
+        statistics.count_error(reply.text)
+    return reply
+
+
+def _resolve(args: list[bytes]) -> CommandSpec:
+    """Return the command's row, or its subcommand's; raises CommandError."""
+    spec = lookup(args[0]) if b"|" not in args[0] else None
+    if spec is None:
+        raise CommandError(_unknown_command(args))
+    if spec.subcommands and len(args) > 1:
+        subcommand = lookup_subcommand(spec, args[1])
+        if subcommand is None:
+            raise CommandError(f"ERR unknown subcommand '{shown(args[1][:_SHOWN_ARGUMENT_BYTES])}'. Try {spec.name.upper()} HELP.")
+        return subcommand
+    return spec
+
+
+def _admit(client: ClientState, spec: CommandSpec, args: list[bytes]) -> None:
+    """Check what can be known before the handler runs; raises CommandError."""
+    if not spec.accepts(len(args)):
+        raise CommandError(wrong_arity(spec.name))
+    if not client.authenticated and "no_auth" not in spec.flags:
+        raise CommandError("NOAUTH Authentication required.")
+    for position in spec.key_positions(len(args)):
+        if len(args[position]) > MAX_KEY_BYTES:
+            raise CommandError(KEY_TOO_LONG)
+
+
+def _unknown_command(args: list[bytes]) -> str:
+    beginning = b""
+    for argument in args[1:]:
+        if len(beginning) >= _SHOWN_ARGUMENT_BYTES:
+            break
+        beginning += b"'" + argument[: _SHOWN_ARGUMENT_BYTES - len(beginning)].partition(b"\0")[0] + b"' "
+    return f"ERR unknown command '{shown(args[0][:_SHOWN_ARGUMENT_BYTES])}', with args beginning with: {shown(beginning)}"

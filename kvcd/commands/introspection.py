@@ -1,0 +1,134 @@
+"""COMMAND and the HELP subcommands: the command table told to clients."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from kvcd.commands.arguments import SYNTAX_ERROR, CommandError
+from kvcd.commands.registry import handles
+from kvcd.context import ClientState, ServerState
+from protocol.command_table import COMMANDS, CommandSpec, KeySpec, lookup, lookup_subcommand
+from protocol.glob import matches
+from protocol.replies import Reply, Simple
+
+
+def _flags(names: Iterable[str]) -> frozenset[Simple]:
+    return frozenset(Simple(name) for name in names)
+
+
+def _key_spec(spec: KeySpec) -> dict[object, object]:
+    described: dict[object, object] = {b"notes": spec.notes.encode()} if spec.notes else {}
+    described[b"flags"] = _flags(spec.flags)
+    described[b"begin_search"] = {b"type": b"index", b"spec": {b"index": spec.first}}
+    described[b"find_keys"] = {b"type": b"range", b"spec": {b"lastkey": spec.last, b"keystep": spec.step, b"limit": 0}}
+    return described
+
+
+def info_of(spec: CommandSpec) -> list[object]:
+    """Return a command's entry of COMMAND INFO."""
+    return [
+        spec.name.encode(),
+        spec.arity,
+        _flags(spec.flags),
+        spec.first_key,
+        spec.last_key,
+        spec.key_step,
+        _flags(spec.acl_categories),
+        [tip.encode() for tip in spec.tips],
+        [_key_spec(keys) for keys in spec.keys],
+        [info_of(subcommand) for subcommand in spec.subcommands],
+    ]
+
+
+def docs_of(spec: CommandSpec) -> dict[object, object]:
+    """Return a command's entry of COMMAND DOCS."""
+    docs: dict[object, object] = {
+        b"summary": spec.summary.encode(),
+        b"since": spec.since.encode(),
+        b"group": spec.group.encode(),
+        b"complexity": spec.complexity.encode(),
+    }
+    if spec.replaced_by:
+        docs[b"doc_flags"] = _flags(["deprecated"])
+        docs[b"replaced_by"] = spec.replaced_by.encode()
+    if spec.syntax:
+        # One argument that is the whole line: clients that show hints print its name.
+        docs[b"arguments"] = [{b"name": spec.syntax.encode(), b"type": b"string", b"display_text": spec.syntax.encode()}]
+    if spec.subcommands:
+        docs[b"subcommands"] = {subcommand.name.encode(): docs_of(subcommand) for subcommand in spec.subcommands}
+    return docs
+
+
+@handles("command")
+async def handle_command(client: ClientState, server: ServerState, args: list[bytes]) -> Reply:
+    """COMMAND without a subcommand."""
+    return [info_of(spec) for spec in COMMANDS.values()]
+
+
+@handles("command|count")
+async def handle_command_count(client: ClientState, server: ServerState, args: list[bytes]) -> Reply:
+    """COMMAND COUNT."""
+    return len(COMMANDS)
+
+
+@handles("command|info")
+async def handle_command_info(client: ClientState, server: ServerState, args: list[bytes]) -> Reply:
+    """COMMAND INFO [command-name ...]: null for a name that is unknown."""
+    chosen = [lookup(name) for name in args[2:]] if len(args) > 2 else list(COMMANDS.values())
+    return [None if spec is None else info_of(spec) for spec in chosen]
+
+
+@handles("command|docs")
+async def handle_command_docs(client: ClientState, server: ServerState, args: list[bytes]) -> Reply:
+    """COMMAND DOCS [command-name ...]: unknown names are left out."""
+    chosen = [lookup(name) for name in args[2:]] if len(args) > 2 else list(COMMANDS.values())
+    return {spec.name.encode(): docs_of(spec) for spec in chosen if spec is not None}
+
+
+@handles("command|list")
+async def handle_command_list(client: ClientState, server: ServerState, args: list[bytes]) -> Reply:
+    """COMMAND LIST [FILTERBY MODULE module-name | ACLCAT category | PATTERN pattern]: subcommands only where a filter finds them."""
+    if len(args) == 2:
+        return list(COMMANDS)
+    if len(args) != 5 or args[2].lower() != b"filterby":
+        raise CommandError(SYNTAX_ERROR)
+    kind, wanted = args[3].lower(), args[4]
+    every = [spec for command in COMMANDS.values() for spec in (command, *command.subcommands)]
+    if kind == b"module":
+        return []
+    if kind == b"aclcat":
+        category = "@" + wanted.decode("utf-8", "surrogateescape").lower()
+        return [spec.name.encode() for spec in every if category in spec.acl_categories]
+    if kind == b"pattern":
+        return [spec.name.encode() for spec in every if matches(wanted, spec.name.encode(), nocase=True)]
+    raise CommandError(SYNTAX_ERROR)
+
+
+@handles("command|getkeys")
+async def handle_command_getkeys(client: ClientState, server: ServerState, args: list[bytes]) -> Reply:
+    """COMMAND GETKEYS command [arg ...]."""
+    line = args[2:]
+    spec = lookup(line[0])
+    if spec is not None and spec.subcommands and len(line) > 1:
+        spec = lookup_subcommand(spec, line[1])
+    if spec is None:
+        raise CommandError("ERR Invalid command specified")
+    if not spec.keys:
+        raise CommandError("ERR The command has no key arguments")
+    if not spec.accepts(len(line)):
+        raise CommandError("ERR Invalid number of arguments specified for command")
+    return [line[position] for position in spec.key_positions(len(line))]
+
+
+@handles("client|help", "command|help", "config|help")
+async def handle_help(client: ClientState, server: ServerState, args: list[bytes]) -> Reply:
+    """HELP of a container: what the table says of its subcommands."""
+    container = lookup(args[0])
+    assert container is not None, args
+    name = container.name.upper()
+    lines = [f"{name} <subcommand> [<arg> [value] [opt] ...]. Subcommands are:"]
+    if container.accepts(1):
+        lines += ["(no subcommand)", f"    {container.summary}"]
+    for subcommand in container.subcommands:
+        lines += [f"{subcommand.short_name.upper()} {subcommand.syntax}".rstrip(), f"    {subcommand.summary}"]
+    return [Simple(line) for line in lines]

@@ -1,0 +1,199 @@
+"""Commands on keys whatever their values are, and on whole databases."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import AsyncIterator
+
+from kvcd.commands.arguments import SYNTAX_ERROR, CommandError, parse_integer, parse_small_integer, refusal
+from kvcd.commands.registry import handles
+from kvcd.context import ClientState, ServerState
+from protocol.glob import matches
+from protocol.replies import OK, Reply, Simple
+from storage.interface import Condition, Status, ValueType
+
+DATABASE_OUT_OF_RANGE = "ERR DB index is out of range"
+_SCAN_COUNT = 10  # Redis's default for COUNT
+_SWEEP_COUNT = 1024  # keys asked of the store at a time when all are wanted
+_LARGEST_CURSOR = 2**64 - 1
+_CURSOR = re.compile(rb"([+-]?)([0-9]+)")  # what strtoul takes, white space before it excepted
+_TYPE_NAMES = {ValueType.STRING: "string"}
+
+
+@handles("del", "unlink")
+async def handle_del(client: ClientState, server: ServerState, args: list[bytes]) -> Reply:
+    """DEL key [key ...], UNLINK key [key ...]."""
+    return await server.store.delete(client.db, args[1:])
+
+
+@handles("exists")
+async def handle_exists(client: ClientState, server: ServerState, args: list[bytes]) -> Reply:
+    """EXISTS key [key ...]: a key named twice counts twice."""
+    return sum(await server.store.exists(client.db, args[1:]))
+
+
+@handles("touch")
+async def handle_touch(client: ClientState, server: ServerState, args: list[bytes]) -> Reply:
+    """TOUCH key [key ...]."""
+    entries = await server.store.read_many(client.db, args[1:], payload=False)
+    return sum(entry is not None for entry in entries)
+
+
+@handles("type")
+async def handle_type(client: ClientState, server: ServerState, args: list[bytes]) -> Reply:
+    """TYPE key."""
+    entry = await server.store.read(client.db, args[1], payload=False, touch=False)
+    return Simple("none" if entry is None else _TYPE_NAMES[entry.type])
+
+
+@handles("rename", "renamenx")
+async def handle_rename(client: ClientState, server: ServerState, args: list[bytes]) -> Reply:
+    """RENAME key newkey, RENAMENX key newkey: the new key is written before the old one goes, so no value is ever lost."""
+    store, (source, destination) = server.store, args[1:3]
+    only_if_absent = args[0].lower() == b"renamenx"
+    condition = Condition.NX if only_if_absent else Condition.ALWAYS
+    written = False
+    while True:
+        entry = await store.read(client.db, source)
+        if entry is None and not written:
+            raise CommandError("ERR no such key")
+        if entry is None:
+            break  # another front end deleted the source after we copied it: the rename came first
+        if source == destination:
+            return 0 if only_if_absent else OK
+        status = (await store.write(client.db, destination, entry.payload, condition=condition, expire_at_ms=entry.expire_at_ms)).status
+        if status == Status.PRESENT:
+            return 0
+        if status != Status.OK:
+            return refusal(status)
+        written, condition = True, Condition.ALWAYS
+        status = await store.delete_exact(client.db, source, entry.token)
+        if status == Status.OK:
+            break
+        if status not in (Status.CONFLICT, Status.MISS):
+            return refusal(status)
+    return 1 if only_if_absent else OK
+
+
+@handles("copy")
+async def handle_copy(client: ClientState, server: ServerState, args: list[bytes]) -> Reply:
+    """COPY source destination [DB destination-db] [REPLACE]."""
+    database, condition = client.db, Condition.NX
+    position = 3
+    while position < len(args):
+        word = args[position].lower()
+        if word == b"replace":
+            condition = Condition.ALWAYS
+        elif word == b"db" and position + 1 < len(args):
+            position += 1
+            database = checked_database(server, args[position])
+        else:
+            raise CommandError(SYNTAX_ERROR)
+        position += 1
+    if database == client.db and args[1] == args[2]:
+        raise CommandError("ERR source and destination objects are the same")
+    entry = await server.store.read(client.db, args[1])
+    if entry is None:
+        return 0
+    result = await server.store.write(database, args[2], entry.payload, condition=condition, expire_at_ms=entry.expire_at_ms)
+    return int(result.status == Status.OK) if result.status in (Status.OK, Status.PRESENT) else refusal(result.status)
+
+
+def checked_database(server: ServerState, argument: bytes) -> int:
+    """Return the number of a database that exists; raises CommandError."""
+    database = parse_small_integer(argument)
+    if not 0 <= database < server.databases:
+        raise CommandError(DATABASE_OUT_OF_RANGE)
+    return database
+
+
+@handles("randomkey")
+async def handle_randomkey(client: ClientState, server: ServerState, args: list[bytes]) -> Reply:
+    """RANDOMKEY."""
+    return await server.store.random_key(client.db)
+
+
+async def all_keys(client: ClientState, server: ServerState) -> AsyncIterator[bytes]:
+    """Yield every key of the client's database once."""
+    seen: set[bytes] = set()
+    cursor = 0
+    while True:
+        cursor, keys = await server.store.scan(client.db, cursor, _SWEEP_COUNT)
+        for key in keys:
+            if key not in seen:
+                seen.add(key)
+                yield key
+        if cursor == 0:
+            return
+
+
+@handles("keys")
+async def handle_keys(client: ClientState, server: ServerState, args: list[bytes]) -> Reply:
+    """KEYS pattern."""
+    pattern = args[1]
+    return [key async for key in all_keys(client, server) if pattern == b"*" or matches(pattern, key)]
+
+
+def parse_cursor(argument: bytes) -> int:
+    """Return SCAN's cursor, read as C's strtoul reads it; raises CommandError."""
+    text = argument.partition(b"\0")[0]
+    found = _CURSOR.fullmatch(text)
+    if found is None and text:
+        raise CommandError("ERR invalid cursor")
+    number = int(found[2]) if found is not None and len(found[2]) < 4096 else 0
+    if number > _LARGEST_CURSOR:
+        raise CommandError("ERR invalid cursor")
+    return -number & _LARGEST_CURSOR if found is not None and found[1] == b"-" else number
+
+
+@handles("scan")
+async def handle_scan(client: ClientState, server: ServerState, args: list[bytes]) -> Reply:
+    """SCAN cursor [MATCH pattern] [COUNT count] [TYPE type]."""
+    cursor = parse_cursor(args[1])
+    pattern, type_name, count = b"*", None, _SCAN_COUNT
+    for position in range(2, len(args), 2):
+        word = args[position].lower()
+        if position + 1 == len(args):
+            raise CommandError(SYNTAX_ERROR)
+        if word == b"match":
+            pattern = args[position + 1]
+        elif word == b"count":
+            count = parse_integer(args[position + 1])
+            if count < 1:
+                raise CommandError(SYNTAX_ERROR)
+        elif word == b"type":
+            type_name = args[position + 1].lower()
+        else:
+            raise CommandError(SYNTAX_ERROR)
+    cursor, keys = await server.store.scan(client.db, cursor, count)
+    if pattern != b"*":
+        keys = [key for key in keys if matches(pattern, key)]
+    if type_name is not None:
+        entries = await server.store.read_many(client.db, keys, payload=False, touch=False)
+        keys = [
+            key for key, entry in zip(keys, entries, strict=True) if entry is not None and _TYPE_NAMES[entry.type].encode() == type_name
+        ]
+    return [b"%d" % cursor, [*keys]]
+
+
+@handles("dbsize")
+async def handle_dbsize(client: ClientState, server: ServerState, args: list[bytes]) -> Reply:
+    """DBSIZE."""
+    return server.store.database_size(client.db).keys
+
+
+@handles("flushdb", "flushall")
+async def handle_flush(client: ClientState, server: ServerState, args: list[bytes]) -> Reply:
+    """FLUSHDB [ASYNC | SYNC], FLUSHALL [ASYNC | SYNC]: emptying is one change of an epoch, so both words mean the same."""
+    if len(args) > 2 or (len(args) == 2 and args[1].lower() not in (b"async", b"sync")):
+        raise CommandError(SYNTAX_ERROR)
+    await server.store.flush(client.db if args[0].lower() == b"flushdb" else None)
+    return OK
+
+
+@handles("time")
+async def handle_time(client: ClientState, server: ServerState, args: list[bytes]) -> Reply:
+    """TIME: to the microsecond, so not from the batch's clock."""
+    seconds, microseconds = divmod(time.time_ns() // 1000, 1_000_000)
+    return [b"%d" % seconds, b"%d" % microseconds]

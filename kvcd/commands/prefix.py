@@ -1,0 +1,106 @@
+"""Commands on chains of blocks: ordinary keys, looked up from the head until the first that is absent."""
+
+from __future__ import annotations
+
+from itertools import takewhile
+from typing import cast
+
+from kvcd.commands.arguments import SYNTAX_ERROR, CommandError, refusal, value_size_bytes, wrong_arity
+from kvcd.commands.dispatch import KEY_TOO_LONG
+from kvcd.commands.expiry import deadline_ms
+from kvcd.commands.registry import handles
+from kvcd.context import MAX_KEY_BYTES, ClientState, ServerState
+from protocol.replies import Reply
+from storage.interface import NO_EXPIRY, Condition, Payload, Status
+
+
+async def _leading(client: ClientState, server: ServerState, keys: list[bytes]) -> int:
+    """Return how many leading keys are there."""
+    return sum(takewhile(bool, await server.store.exists(client.db, keys)))
+
+
+@handles("prefix.match")
+async def handle_prefix_match(client: ClientState, server: ServerState, args: list[bytes]) -> Reply:
+    """PREFIX.MATCH key [key ...]."""
+    return await _leading(client, server, args[1:])
+
+
+@handles("prefix.exists")
+async def handle_prefix_exists(client: ClientState, server: ServerState, args: list[bytes]) -> Reply:
+    """PREFIX.EXISTS key [key ...]."""
+    return [int(present) for present in await server.store.exists(client.db, args[1:])]
+
+
+@handles("prefix.get")
+async def handle_prefix_get(client: ClientState, server: ServerState, args: list[bytes]) -> Reply:
+    """PREFIX.GET key [key ...]: payloads beyond the first miss are never read."""
+    keys = args[1:]
+    entries = await server.store.read_many(client.db, keys[: await _leading(client, server, keys)])
+    return [entry.payload for entry in takewhile(lambda entry: entry is not None, entries) if entry is not None]
+
+
+@handles("prefix.set")
+async def handle_prefix_set(client: ClientState, server: ServerState, args: list[bytes]) -> Reply:
+    """PREFIX.SET [NX] [EX seconds | PX milliseconds] [PARENT key] key value [key value ...].
+
+    Stops at the first pair that the store refuses; an error only if that is the very first one.
+    """
+    condition, expire_at_ms, first = _parse_options(server, args)
+    pairs = args[first:]
+    if not pairs or len(pairs) % 2:
+        raise CommandError(wrong_arity("prefix.set"))
+    if any(value_size_bytes(key) > MAX_KEY_BYTES for key in pairs[::2]):
+        raise CommandError(KEY_TOO_LONG)
+    for number, (key, value) in enumerate(zip(pairs[::2], pairs[1::2], strict=True)):
+        result = await server.store.write(client.db, key, cast(Payload, value), condition=condition, expire_at_ms=expire_at_ms)
+        if result.status not in (Status.OK, Status.PRESENT):
+            return number or refusal(result.status)
+    return len(pairs) // 2
+
+
+def _parse_options(server: ServerState, args: list[bytes]) -> tuple[Condition, int, int]:
+    """Return the condition, the expiry, and where the pairs begin; a first key that is spelt like an option is read as one."""
+    condition, expire_at_ms, position = Condition.ALWAYS, NO_EXPIRY, 1
+    has_parent = False
+    while position < len(args):
+        word = args[position].lower() if isinstance(args[position], bytes) else b""
+        if word == b"nx" and condition is Condition.ALWAYS:
+            condition = Condition.NX
+            position += 1
+            continue
+        if word in (b"ex", b"px") and position + 1 < len(args):
+            if expire_at_ms != NO_EXPIRY:
+                raise CommandError(SYNTAX_ERROR)
+            expire_at_ms = deadline_ms(server, args[position + 1], unit=word, command_name="prefix.set")
+        elif word == b"parent" and position + 1 < len(args) and not has_parent:
+            has_parent = True
+            if value_size_bytes(args[position + 1]) > MAX_KEY_BYTES:
+                raise CommandError(KEY_TOO_LONG)
+        else:
+            break
+        position += 2
+    return condition, expire_at_ms, position
+
+
+@handles("prefix.info")
+async def handle_prefix_info(client: ClientState, server: ServerState, args: list[bytes]) -> Reply:
+    """PREFIX.INFO key: a map, null without the key. Times are Unix milliseconds, a lease of 0 means none."""
+    info = await server.store.prefix_info(client.db, args[1])
+    if info is None:
+        return None
+    return {
+        b"parent": info.parent,
+        b"depth": info.depth,
+        b"children": info.children,
+        b"hits": info.hits,
+        b"last-use": info.last_use_ms,
+        b"size": info.size_bytes,
+        b"lease": info.lease_until_ms,
+        b"node": info.node,
+    }
+
+
+@handles("prefix.stats")
+async def handle_prefix_stats(client: ClientState, server: ServerState, args: list[bytes]) -> Reply:
+    """PREFIX.STATS: a map of the store's counters since the start."""
+    return {name.encode(): count for name, count in server.store.counters().items()}
