@@ -1,0 +1,127 @@
+"""The directives that mean something to kvcd, as data: its own, and the ones that it shares with redis-server."""
+
+from __future__ import annotations
+
+import difflib
+
+from kvcd.directive import INT32_MAX, UINT64_MAX, Directive, Kind, Standing
+from kvcd.directives_ignored import IGNORED
+
+NETWORK, CLIENTS, POOL, MEMORY, SERVICE, LOGS, REFUSED = "network", "clients", "pool", "memory", "service", "logs", "not to be had"
+
+EVICTION_POLICIES = (
+    "volatile-lru",
+    "volatile-lfu",
+    "volatile-random",
+    "volatile-ttl",
+    "allkeys-lru",
+    "allkeys-lfu",
+    "allkeys-random",
+    "noeviction",
+)
+
+# fmt: off
+OWN = (
+    Directive("pool", Kind.TEXT, "shm:", "where blocks live: shm: (anonymous shared memory) or file:PATH",
+              POOL, Standing.OWN, mutable=False),
+    Directive("pool-size", Kind.MEMORY_OR_PERCENT, "80%",
+              "size of the pool, fixed at start; a percentage is of the machine's or container's memory",
+              POOL, Standing.OWN, mutable=False, minimum=1024**2),
+    Directive("index-entries", Kind.INTEGER, "0", "entries that the index is built for; 0: the larger of 1048576 and pool bytes / 4096",
+              POOL, Standing.OWN, mutable=False, maximum=2**40),
+    Directive("inflight-share", Kind.PERCENT, "25", "most of the pool, in percent, that values still being received may take",
+              POOL, Standing.OWN, minimum=1, maximum=100),
+    Directive("pinned-share", Kind.PERCENT, "25", "most of the pool, in percent, that replies not yet read by clients may keep from reuse",
+              POOL, Standing.OWN, minimum=1, maximum=100),
+    Directive("lookup-protection-ms", Kind.INTEGER, "5000",
+              "how long a key that was just found (EXISTS, PREFIX.MATCH) is safe from eviction",
+              POOL, Standing.OWN, maximum=INT32_MAX),
+    Directive("lookup-protection-share", Kind.PERCENT, "10", "most of the pool, in percent, that such protection may cover",
+              POOL, Standing.OWN, maximum=100),
+    Directive("batch-size-limit", Kind.INTEGER, "1024",
+              "most pipelined commands that one connection executes before others have their turn",
+              CLIENTS, Standing.OWN, minimum=1, maximum=1048576),
+    Directive("admin-port", Kind.INTEGER, "0", "port of the admin HTTP service; 0: none",
+              SERVICE, Standing.OWN, mutable=False, maximum=65535),
+    Directive("stop-deadline-ms", Kind.INTEGER, "5000", "how long SIGTERM lets running commands and unread replies finish",
+              SERVICE, Standing.OWN, maximum=INT32_MAX),
+    Directive("log-format", Kind.CHOICE, "auto", "json, console, or auto: console on a terminal, json elsewhere",
+              LOGS, Standing.OWN, mutable=False, choices=("auto", "json", "console")),
+)
+
+HONOURED = (
+    Directive("port", Kind.INTEGER, "6379", "TCP port; 0: none", NETWORK, mutable=False, maximum=65535),
+    Directive("bind", Kind.LIST, "127.0.0.1 -::1", "addresses to listen on; one with a leading - may be missing on the machine",
+              NETWORK, mutable=False),
+    Directive("unixsocket", Kind.TEXT, "", "path of a Unix socket to listen on as well", NETWORK, mutable=False),
+    Directive("unixsocketperm", Kind.OCTAL, "0",
+              "mode of that socket, such as 700; 0: as the umask has it", NETWORK, mutable=False, maximum=0o777),
+    Directive("protected-mode", Kind.YES_NO, "yes", "without a password, answer only clients of this machine", NETWORK),
+    Directive("tcp-backlog", Kind.INTEGER, "511", "connections that may wait to be accepted", NETWORK, mutable=False, maximum=INT32_MAX),
+    Directive("tcp-keepalive", Kind.INTEGER, "300", "seconds of silence after which TCP asks whether a client is there; 0: never",
+              NETWORK, maximum=INT32_MAX),
+    Directive("requirepass", Kind.TEXT, "", "password of the default user; empty: none", CLIENTS),
+    Directive("maxclients", Kind.INTEGER, "10000", "most connections at a time", CLIENTS, minimum=1, maximum=2**32 - 1),
+    Directive("timeout", Kind.INTEGER, "0", "seconds after which an idle connection is closed; 0: never", CLIENTS, maximum=INT32_MAX),
+    Directive("client-query-buffer-limit", Kind.MEMORY, "1073741824",
+              "most bytes of one client's unfinished request", CLIENTS, minimum=1048576),
+    Directive("client-output-buffer-limit", Kind.OUTPUT_LIMITS, "normal 0 0 0 slave 268435456 67108864 60 pubsub 33554432 8388608 60",
+              "unread reply bytes after which a client is closed, by class", CLIENTS),
+    Directive("proto-max-bulk-len", Kind.MEMORY, "536870912", "most bytes of one argument", CLIENTS, minimum=1048576),
+    Directive("maxmemory", Kind.MEMORY, "0", "most bytes of the pool to use; 0: all of it", MEMORY, maximum=UINT64_MAX),
+    Directive("maxmemory-policy", Kind.CHOICE, "allkeys-lru", "what gives way when that is reached (redis-server's default is noeviction)",
+              MEMORY, choices=EVICTION_POLICIES),
+    Directive("maxmemory-samples", Kind.INTEGER, "5", "least entries to compare for one eviction", MEMORY, minimum=1, maximum=INT32_MAX),
+    Directive("databases", Kind.INTEGER, "16", "databases that SELECT chooses from", SERVICE, mutable=False, minimum=1, maximum=INT32_MAX),
+    Directive("hz", Kind.INTEGER, "10", "rounds of background work a second", SERVICE, maximum=INT32_MAX),
+    Directive("daemonize", Kind.YES_NO, "no", "go to the background", SERVICE, mutable=False),
+    Directive("pidfile", Kind.TEXT, "", "file that holds the process id while the service runs", SERVICE, mutable=False),
+    Directive("supervised", Kind.CHOICE, "no", "tell systemd when the service is ready", SERVICE, mutable=False,
+              choices=("upstart", "systemd", "auto", "no")),
+    Directive("loglevel", Kind.CHOICE, "notice", "least important lines to log", LOGS, choices=("debug", "verbose", "notice", "warning")),
+    Directive("logfile", Kind.TEXT, "", "file to append the log to; empty: standard output", LOGS, mutable=False),
+)
+
+# A promise that cannot be kept is refused at start: silence would be found out when it matters.
+REFUSALS = (
+    Directive("appendonly", Kind.YES_NO, "no", "an append-only file", REFUSED, harmless=("no",),
+              refusal="kvcd keeps no append-only file: leave appendonly at no (a pool that outlives the process is --pool file:PATH)"),
+    Directive("cluster-enabled", Kind.YES_NO, "no", "Redis Cluster", REFUSED, mutable=False, harmless=("no",),
+              refusal="kvcd is no Redis Cluster node: leave cluster-enabled at no"),
+    Directive("replicaof", Kind.LIST, "", "replication", REFUSED, mutable=False, aliases=("slaveof",), harmless=("", "no one", "NO ONE"),
+              refusal="kvcd does not replicate: leave replicaof out"),
+    Directive("min-replicas-to-write", Kind.INTEGER, "0",
+              "replication", REFUSED, maximum=INT32_MAX, aliases=("min-slaves-to-write",), harmless=("0",),
+              refusal="kvcd does not replicate: leave min-replicas-to-write at 0"),
+    Directive("tls-port", Kind.INTEGER, "0", "TLS", REFUSED, maximum=65535, harmless=("0",),
+              refusal="kvcd does not speak TLS: leave tls-port at 0 and put a TLS proxy in front"),
+    Directive("notify-keyspace-events", Kind.TEXT, "", "keyspace events", REFUSED, harmless=("",),
+              refusal="kvcd sends no keyspace events: leave notify-keyspace-events empty"),
+    Directive("aclfile", Kind.TEXT, "", "users", REFUSED, mutable=False, harmless=("",),
+              refusal="kvcd knows the default user only: leave aclfile out and use requirepass"),
+    Directive("user", Kind.LIST, "", "users", REFUSED, mutable=False, shown=False,
+              refusal="kvcd knows the default user only: leave user out and use requirepass"),
+    Directive("loadmodule", Kind.LIST, "", "modules", REFUSED, mutable=False, shown=False,
+              refusal="kvcd loads no modules: leave loadmodule out"),
+    Directive("rename-command", Kind.LIST, "", "renamed commands", REFUSED, mutable=False, shown=False,
+              refusal="kvcd renames no commands: leave rename-command out"),
+)
+# fmt: on
+
+DIRECTIVES: tuple[Directive, ...] = OWN + HONOURED + REFUSALS + IGNORED
+BY_NAME: dict[str, Directive] = {name: directive for directive in DIRECTIVES for name in (directive.name, *directive.aliases)}
+
+
+def find(name: str) -> Directive | None:
+    """Return the directive of that name or alias, in any case, or None."""
+    return BY_NAME.get(name.lower())
+
+
+def nearest_name(name: str) -> str | None:
+    """Return the directive that somebody who wrote ``name`` most likely meant, or None; kvcd's meaningful ones first."""
+    meaningful = [directive.name for directive in OWN + HONOURED]
+    for names in (meaningful, list(BY_NAME)):
+        close = difflib.get_close_matches(name.lower().replace("_", "-"), names, n=1, cutoff=0.72)
+        if close:
+            return close[0]
+    return None
