@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import hiredis
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from protocol.glob import matches
@@ -57,6 +57,7 @@ KEYS_BATCH = 40
 
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@example(keys=set(LETTERS), patterns=CLASSES)
 @given(
     keys=st.sets(st.lists(st.sampled_from(LETTERS), max_size=6).map(b"".join), min_size=1, max_size=KEYS_BATCH),
     patterns=st.lists(st.lists(st.sampled_from(LETTERS + CLASSES), max_size=6).map(b"".join), min_size=1, max_size=KEYS_BATCH),
@@ -71,10 +72,13 @@ def test_keys_of_redis_are_the_keys_that_match(redis_exchange: Exchange, keys: s
 
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@example(patterns=[b"[\\m]*", b"[\\M]*", b"[Z-a]*", b"[M-a]*", b"[a-M]*"])
 @given(
     patterns=st.lists(
         st.lists(
-            st.sampled_from([b"*", b"?", b"M", b"a", b"X", b"[A-Z]", b"[^A-M]", b"[\\m]", b"[Z-a]", b"[kM]", b"-", b"max", b"E*"]),
+            st.sampled_from(
+                [b"*", b"?", b"M", b"a", b"X", b"[A-Z]", b"[^A-M]", b"[\\m]", b"[\\M]", b"[Z-a]", b"[kM]", b"-", b"max", b"E*"]
+            ),
             max_size=7,
         )
         .map(b"".join)

@@ -40,6 +40,7 @@ STREAMS = [
     b"set 'it\\'s' \"a\\x41\\n\\r\\t\\b\\a\\q\\\"\" ''\"\"\r\n" + frame(b"PING"),
     b"*1\r\n$4\r\nPINGxx*1\r\n$4\r\nPING\n\r" + frame(b"PING"),
     frame(b"SET", b"k", b"v" * 20) + b"*2\r\n$3\r\nGET\r\n#3\r\n",
+    b"*3\r\n$3\r\nSET\r\n$20\r\n" + b"v" * 20 + b"\r\n#1\r\n",
     frame(b"GET", b"k") + b"*x\r\n" + frame(b"GET", b"k"),
     frame(b"GET", b"k") + b'echo "unbalanced\r\n' + frame(b"GET", b"k"),
     b"PI\0NG\r\n" + frame(b"GET", b"k"),
@@ -129,8 +130,11 @@ def test_large_bulks_leave_the_buffer_and_small_ones_do_not() -> None:
 
 def test_nothing_is_staged_before_authentication() -> None:
     parser = PythonParser(large_bytes=LARGE_BYTES, stage=True, authenticated=False)
-    parser.feed(frame(b"AUTH", b"x" * 1000))
-    assert parser.take_all() == [[b"AUTH", b"x" * 1000]]
+    login = frame(b"AUTH", b"x" * 1000)
+    parser.feed(login[:-1])
+    assert parser.take_all() == []
+    parser.feed(login[-1:] + login)
+    assert parser.take_all() == [[b"AUTH", b"x" * 1000]] * 2
     assert parser.staged_count == 0
     parser.authenticate()
     parser.feed(frame(b"SET", b"k", b"x" * 1000) + frame(*[b"a"] * 11))
@@ -152,6 +156,15 @@ def test_wanted_counts_down_to_the_end_of_the_bulk() -> None:
         commands = parser.take_all()
         assert parser.wanted_bytes == wanted_bytes, data
     assert commands == [[b"GET", b"abcdefghij"]]
+
+
+def test_wanted_of_a_staged_bulk_ends_with_its_line_end() -> None:
+    parser = PythonParser(large_bytes=LARGE_BYTES, stage=True)
+    for data, wanted_bytes in [(b"*1\r\n$12\r\nabcdefghijk", 3), (b"l", 2), (b"\r", 1), (b"\n", 0)]:
+        parser.feed(data)
+        commands = parser.take_all()
+        assert parser.wanted_bytes == wanted_bytes, data
+    assert commands == [[b"abcdefghijkl"]]
 
 
 def test_wanted_does_not_wrap_around_at_an_absurd_limit() -> None:
