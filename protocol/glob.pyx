@@ -99,5 +99,8 @@ cdef size_t match_class(const char *pattern, size_t length, size_t index, char b
 
 
 def matches(bytes pattern not None, bytes text not None, bint nocase=False):
-    """Whether the whole of ``text`` matches ``pattern``: ``*`` any run, ``?`` one byte, ``[a-z]`` ``[^a]`` a class, ``\\x`` the byte x itself."""
+    """Whether the whole of ``text`` matches ``pattern``.
+
+    ``*`` any run, ``?`` one byte, ``[a-z]`` and ``[^a]`` a class, ``\\x`` the byte x itself.
+    """
     return match(pattern, <size_t>len(pattern), text, <size_t>len(text), nocase)

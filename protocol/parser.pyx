@@ -1,9 +1,9 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
 """Request parser: finds the arguments of RESP and inline requests in a buffer that the caller owns.
 
-The rules, their oddities included, are those of Redis 7.0 (``processMultibulkBuffer``, ``processInlineBuffer``, ``sdssplitargs``): a NUL hides
-the rest of a line, the two bytes behind a bulk are skipped unseen, ``*0`` and ``*-5`` are silently passed over. The one difference: where Redis
-looks at a line of more than 64 KiB, its verdict depends on how the bytes fell into its reads; here it does not.
+The rules, their oddities included, are those of Redis 7.0 (``processMultibulkBuffer``, ``processInlineBuffer``, ``sdssplitargs``):
+a NUL hides the rest of a line, the two bytes behind a bulk are skipped unseen, ``*0`` and ``*-5`` are silently passed over. The one
+difference: where Redis looks at a line of more than 64 KiB, its verdict depends on how the bytes fell into its reads; here it does not.
 """
 
 cimport cython
@@ -264,7 +264,10 @@ cdef class RequestParser:
         return needed - present if needed > present else 0
 
     cdef int _line(self, const char *line, size_t available, char terminator, size_t *length) noexcept nogil:
-        """Looks for ``terminator`` behind what earlier calls scanned: PARSE_COMMAND and its index, PARSE_MORE, or PARSE_ERROR (too long)."""
+        """Looks for ``terminator`` behind what earlier calls scanned.
+
+        PARSE_COMMAND with its index in ``length``, PARSE_MORE, or PARSE_ERROR where the line is too long.
+        """
         cdef size_t limit = available if available <= LINE_LIMIT_BYTES else LINE_LIMIT_BYTES + 1
         cdef size_t scanned = self._scanned_bytes
         cdef const char *found = NULL
