@@ -13,6 +13,8 @@ from kvcd.directives import find
 
 INCLUDE_DEPTH_LIMIT = 16  # a file that includes itself is found out instead of recursing
 
+BLANKS = " \t\n\v\f\r"  # ASCII's only, as in C: a password may hold other ones
+
 _ESCAPES = {"n": "\n", "r": "\r", "t": "\t", "b": "\b", "a": "\a"}
 
 
@@ -33,12 +35,12 @@ def split_arguments(text: str) -> list[str]:
     arguments: list[str] = []
     at = 0
     while True:
-        while at < len(text) and text[at].isspace():
+        while at < len(text) and text[at] in BLANKS:
             at += 1
         if at >= len(text):
             return arguments
         word: list[str] = []
-        while at < len(text) and not text[at].isspace():
+        while at < len(text) and text[at] not in BLANKS:
             if text[at] in "\"'":
                 at = _read_quoted(text, at, word)
             else:
@@ -53,7 +55,7 @@ def _read_quoted(text: str, start: int, word: list[str]) -> int:
     at = start + 1
     while at < len(text):
         if text[at] == quote:
-            if at + 1 < len(text) and not text[at + 1].isspace():
+            if at + 1 < len(text) and text[at + 1] not in BLANKS:
                 break
             return at + 1
         if text[at] == "\\" and at + 1 < len(text):
@@ -79,8 +81,8 @@ def read_text(text: str, origin: str, depth: int = 0) -> Iterator[Line]:
 
     Raises ConfigError, beginning with file and line number.
     """
-    for number, raw in enumerate(text.splitlines(), start=1):
-        stripped = raw.strip()
+    for number, raw in enumerate(text.split("\n"), start=1):
+        stripped = raw.strip(BLANKS)
         if not stripped or stripped.startswith("#"):
             continue
         where = f"{origin}:{number}"
@@ -101,7 +103,7 @@ def read_text(text: str, origin: str, depth: int = 0) -> Iterator[Line]:
 def read_file(path: str, depth: int = 0) -> Iterator[Line]:
     """Yield the directives of a file. Raises ConfigError if it cannot be read."""
     try:
-        text = Path(path).read_text(encoding="utf-8", errors="surrogateescape")
+        text = Path(path).read_bytes().decode("utf-8", "surrogateescape")
     except OSError as error:
         raise ConfigError(f"can't open config file '{path}': {error.strerror}") from None
     yield from read_text(text, path, depth)

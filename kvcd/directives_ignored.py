@@ -69,7 +69,7 @@ _ROWS: dict[str, str] = {
         cluster-announce-port i 0 0 65535
         cluster-announce-tls-port i 0 0 65535
         cluster-config-file !t nodes.conf
-        cluster-link-sendbuf-limit m 0
+        cluster-link-sendbuf-limit m 0 0 18446744073709551615
         cluster-migration-barrier i 1
         cluster-node-timeout i 15000 0 max
         cluster-port !i 0 0 65535

@@ -20,6 +20,7 @@ LEVELS = {"debug": DEBUG, "verbose": VERBOSE, "notice": NOTICE, "warning": WARNI
 
 # Below this level nothing is rendered. One number for the process, so that CONFIG SET loglevel reaches every logger.
 _least = NOTICE
+_file: IO[bytes] | None = None  # the open log file, if there is one
 
 Event = MutableMapping[str, Any]
 
@@ -89,12 +90,7 @@ def configure(config: Config) -> None:
 
     Raises ConfigError if the log file cannot be opened.
     """
-    path = config.string("logfile")
-    try:
-        # Open for as long as the process runs.
-        stream = cast(IO[bytes], open(path, "ab", buffering=0) if path else sys.stdout.buffer)  # noqa: SIM115
-    except OSError as error:
-        raise ConfigError(f"logfile {path}: {error.strerror}") from None
+    stream = _open(config.string("logfile"))
     chosen = config.string("log-format")
     for_people = chosen == "console" or (chosen == "auto" and stream.isatty())
     set_level(config["loglevel"])
@@ -111,6 +107,26 @@ def configure(config: Config) -> None:
         cache_logger_on_first_use=False,
     )
     logging.basicConfig(handlers=[_ForwardHandler()], level=logging.DEBUG if _least <= DEBUG else logging.WARNING, force=True)
+
+
+def close() -> None:
+    """Close the log file; lines from then on go to standard output."""
+    global _file
+    structlog.configure(logger_factory=lambda *_: LineWriter(sys.stdout.buffer))
+    if _file is not None:
+        _file.close()
+        _file = None
+
+
+def _open(path: str) -> IO[bytes]:
+    global _file
+    if not path:
+        return sys.stdout.buffer
+    try:
+        _file = open(path, "ab", buffering=0)  # noqa: SIM115  open for as long as the process runs
+    except OSError as error:
+        raise ConfigError(f"logfile {path}: {error.strerror}") from None
+    return _file
 
 
 def set_level(level: Value) -> None:
