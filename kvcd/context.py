@@ -51,13 +51,12 @@ class ClientState(Protocol):
 class ServerState(Protocol):
     """The service, as the handlers know it; ``kvcd.server`` implements it.
 
-    ``counters()`` gives the session layer's monotonic counts: ``connections_received``,
-    ``connections_rejected``, ``net_input_bytes``, ``net_output_bytes``, and for each command that the fast
-    lane answered ``calls:<name>``; and ``operations_per_second``, a rate that it may leave out. The slow lane's calls are in ``statistics``.
+    ``counters()`` gives the session layer's monotonic counts: ``connections_received``, ``connections_rejected``,
+    ``net_input_bytes``, ``net_output_bytes``, and for each command that the fast lane answered ``calls:<name>``; and
+    ``operations_per_second``, a rate that it may leave out. The slow lane's calls are in ``statistics``.
     """
 
     config: Config
-    store: StoreInterface
     statistics: Statistics
     clients: dict[int, ClientState]
     databases: int
@@ -66,6 +65,11 @@ class ServerState(Protocol):
     port: int
     executable: str
     config_file: str  # empty without one
+
+    @property
+    def store(self) -> StoreInterface:
+        """The store that all clients share."""
+        ...
 
     def now_ms(self) -> int:
         """Return the Unix time in milliseconds that this batch of commands sees."""

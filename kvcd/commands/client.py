@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from kvcd.commands.arguments import SYNTAX_ERROR, CommandError, parse_integer, shown
-from kvcd.commands.connection import DEFAULT_USER, is_printable_name, set_name
+from kvcd.commands.connection import DEFAULT_USER, checked_name, is_printable_name
 from kvcd.commands.registry import handles
 from kvcd.context import ClientState, ServerState
 from protocol.replies import OK, Reply, Verbatim
@@ -62,7 +62,7 @@ async def handle_client_id(client: ClientState, server: ServerState, args: list[
 @handles("client|setname")
 async def handle_client_setname(client: ClientState, server: ServerState, args: list[bytes]) -> Reply:
     """CLIENT SETNAME connection-name."""
-    set_name(client, args[2])
+    client.name = checked_name(args[2])
     return OK
 
 

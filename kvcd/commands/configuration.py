@@ -9,6 +9,8 @@ from kvcd.config import ConfigError
 from kvcd.context import ClientState, ServerState
 from protocol.replies import OK, Reply
 
+_GLOB_CHARACTERS = (b"*", b"?", b"[", b"\\")
+
 
 def _text(argument: bytes) -> str:
     return argument.decode("utf-8", "surrogateescape")
@@ -17,8 +19,14 @@ def _text(argument: bytes) -> str:
 @handles("config|get")
 async def handle_config_get(client: ClientState, server: ServerState, args: list[bytes]) -> Reply:
     """CONFIG GET parameter [parameter ...]."""
-    found = server.config.matching(args[2:])
-    return {name.encode(): text.encode("utf-8", "surrogateescape") for name, text in found}
+    found: dict[object, object] = {}
+    for pattern in args[2:]:
+        is_name = not any(special in pattern for special in _GLOB_CHARACTERS)
+        for name, text in server.config.matching([pattern]):
+            if name.encode() not in found and pattern not in found:
+                # Redis repeats a plain name in the letters it was asked in, and clients look it up by those.
+                found[pattern if is_name else name.encode()] = text.encode("utf-8", "surrogateescape")
+    return found
 
 
 @handles("config|set")

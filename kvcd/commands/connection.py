@@ -17,7 +17,7 @@ _NO_PASSWORD_SET = (
     "ERR AUTH <password> called without any password configured for the default user. Are you sure your configuration is correct?"
 )
 _HELLO_BEFORE_AUTH = (
-    "NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO <proto> AUTH <user> <pass> "
+    "NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO AUTH <user> <pass> "
     "option can be used to authenticate the client and select the RESP protocol version at the same time"
 )
 
@@ -32,11 +32,11 @@ def is_printable_name(text: bytes) -> bool:
     return all(0x21 <= byte <= 0x7E for byte in text)
 
 
-def set_name(client: ClientState, name: bytes) -> None:
-    """Name a connection, or unname it; raises CommandError."""
+def checked_name(name: bytes) -> bytes:
+    """Return a connection's name that may be set; raises CommandError."""
     if not is_printable_name(name):
         raise CommandError("ERR Client names cannot contain spaces, newlines or special characters.")
-    client.name = name
+    return name
 
 
 def _log_in(client: ClientState, server: ServerState, *, user: bytes, secret: bytes) -> None:
@@ -112,7 +112,7 @@ async def handle_hello(client: ClientState, server: ServerState, args: list[byte
             login = args[position + 1], args[position + 2]
             position += 3
         elif word == b"setname" and position + 1 < len(args):
-            name = args[position + 1]
+            name = checked_name(args[position + 1])
             position += 2
         else:
             raise CommandError(f"ERR Syntax error in HELLO option '{shown(args[position])}'")
@@ -121,7 +121,7 @@ async def handle_hello(client: ClientState, server: ServerState, args: list[byte
     if not client.authenticated:
         raise CommandError(_HELLO_BEFORE_AUTH)
     if name is not None:
-        set_name(client, name)
+        client.name = name
     client.resp = resp
     return {
         b"server": b"redis",

@@ -111,12 +111,14 @@ async def resp_server(path: str, server: PlainServer, now_ms: object = None) -> 
         server.clients[client.id] = client
         frames = hiredis.Reader()
         try:
-            while not client.close_after_reply and (data := await reader.read(65536)):
+            while data := await reader.read(65536):
                 frames.feed(data)
                 if callable(now_ms):
                     server.store.now_ms = now_ms()
-                while not client.close_after_reply and (frame := frames.gets()) is not False:
+                while (frame := frames.gets()) is not False:
                     writer.write(encode(await dispatch(client, server, frame), client.resp))
+                    if client.close_after_reply:
+                        return
                 await writer.drain()
         finally:
             del server.clients[client.id]
