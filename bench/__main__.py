@@ -55,7 +55,9 @@ def main(
     try:
         with running("candidate", candidate or candidate_command()) as ours, running("reference", reference) as theirs:
             console.print(
-                f"{ours.version} (candidate) and {theirs.version} (reference), {rounds} rounds of {seconds} s; {machine()}", markup=False
+                f"{ours.version} (candidate) and {theirs.version} (reference), {rounds} rounds of {seconds} s; {machine()}",
+                markup=False,
+                soft_wrap=True,
             )
             rows = [row for name in chosen for row in _measure_group(GROUPS[name](), ours, theirs, match, rounds, seconds, console)]
             if not rows:

@@ -43,13 +43,13 @@ class Row:
         each other in time, so a machine that is busy for a while slows both.
         """
         ours, theirs = self.candidate[self.candidate_way], self.reference[self.reference_way]
-        return _median_of_ratios(ours.rounds_processor_us, theirs.rounds_processor_us)
+        return median_of_ratios(ours.rounds_processor_us, theirs.rounds_processor_us)
 
     @property
     def throughput_ratio(self) -> float:
         """The candidate's operations per second over the reference's, taken likewise; above 1 is ahead."""
         ours, theirs = self.candidate[self.candidate_way], self.reference[self.reference_way]
-        return _median_of_ratios(ours.rounds_operations_per_s, theirs.rounds_operations_per_s)
+        return median_of_ratios(ours.rounds_operations_per_s, theirs.rounds_operations_per_s)
 
     @property
     def reaches_mark(self) -> bool | None:
@@ -61,7 +61,8 @@ def table(rows: list[Row], candidate: Server, reference: Server) -> Table:
     """All rows, each way of the longest prefix with its own figures."""
     result = Table(
         title=f"{candidate.version} against {reference.version}",
-        caption="CPU: the server's processor time per operation, medians of the rounds; ratios: first server over second, medians of the rounds' ratios",
+        caption="CPU: the server's processor time per operation, median of the rounds. Ratios: first server over second, median of the\n"
+        "rounds' own ratios.",
     )
     for heading in ("case", "CPU µs", "CPU µs", "CPU ratio", "mark", "", "rate", "rate", "rate ratio"):
         result.add_column(heading, justify="left" if heading in ("case", "") else "right")
@@ -129,7 +130,8 @@ def machine() -> dict[str, Any]:
     }
 
 
-def _median_of_ratios(ours: tuple[float, ...], theirs: tuple[float, ...]) -> float:
+def median_of_ratios(ours: tuple[float, ...], theirs: tuple[float, ...]) -> float:
+    """The median of the rounds' ratios; both have one figure per round."""
     return statistics.median(our / their for our, their in zip(ours, theirs, strict=True))
 
 
