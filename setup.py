@@ -24,7 +24,9 @@ def compile_arguments() -> list[str]:
     Wheels and images move between machines, so the instruction set is the oldest that servers of the last fifteen
     years share (x86-64-v2: CX16, SSE4.2), never that of the building machine.
     """
-    arguments = ["-std=gnu11", "-fno-strict-aliasing", "-Wall", "-Wno-unused-function", "-Wno-unreachable-code"]
+    arguments = ["-std=gnu11", "-fno-strict-aliasing", "-Wall", "-Wno-unused-function", "-Wno-unreachable-code", "-Wno-sign-compare"]
+    # Debian's Python makes this an error. Cython may keep a literal in a variable, where the compiler no longer sees that it is one.
+    arguments.append("-Wno-error=format-security")
     arguments += ["-O0", "-g", "-UNDEBUG"] if DEBUG else ["-O3", "-g1"]
     if platform.machine() in ("x86_64", "AMD64"):
         arguments.append("-march=x86-64-v2")
