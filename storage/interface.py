@@ -69,6 +69,20 @@ class WriteResult:
     previous: Entry | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class PrefixInfo:
+    """What is known of one block of a chain (PREFIX.INFO)."""
+
+    parent: bytes | None  # the parent's key while it is resident
+    depth: int  # blocks before this one in its chain
+    children: int  # resident blocks that name this one as their parent
+    hits: int
+    last_use_ms: int  # Unix time in milliseconds
+    size_bytes: int
+    lease_until_ms: int  # 0 without a lease
+    node: int
+
+
 class StagedValue(Protocol):
     """A large argument that was received straight into pool pages and not yet published."""
 
@@ -159,4 +173,16 @@ class StoreInterface(Protocol):
 
     async def flush(self, database: int | None) -> None:
         """Empty one database, or all of them."""
+        ...
+
+    async def prefix_info(self, database: int, key: bytes) -> PrefixInfo | None:
+        """Chain facts of one key, or None when it is absent."""
+        ...
+
+    def counters(self) -> dict[str, int]:
+        """Monotonic counts (hits, misses, expired, evicted, operations by kind, rounds) for INFO and PREFIX.STATS."""
+        ...
+
+    def memory(self) -> dict[str, int | float | str]:
+        """The pool's state for INFO memory: bytes used and limit, pages and cells by class, index load, fragmentation."""
         ...

@@ -1,0 +1,139 @@
+# cython: language_level=3
+"""Batch: requests that go to the pool together, their scratch memory and their doorbells."""
+
+from libc.stdint cimport int16_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+
+from storage.fabric.base cimport FabricOp
+from storage.words cimport Heat
+
+
+cdef enum RequestKind:
+    KIND_LOOKUP = 0   # presence only
+    KIND_READ = 1     # head, or head and payload
+    KIND_WRITE = 2
+    KIND_DELETE = 3
+    KIND_EVICT = 4    # remove what exactly one slot word names, whatever its key
+
+cdef enum RequestFlag:
+    WANT_PAYLOAD = 1
+    TOUCH = 2             # this access refreshes heat
+    KEEP_TTL = 4
+    EXACT = 8             # act only on the slot word `expected`
+    KEEP_VALUE = 16       # replace expiry alone: the value's bytes stay where they are
+    HAS_PARENT = 32
+    COUNT_AS_EXPIRED = 64 # an EVICT on behalf of the expirer
+    SILENT = 128          # neither hit nor miss nor eviction is counted
+
+cdef enum:
+    STATUS_OK = 0
+    STATUS_MISS = 1
+    STATUS_PRESENT = 2
+    STATUS_FULL = 3
+    STATUS_INDEX_FULL = 4
+    STATUS_CONFLICT = 5
+    STATUS_UNREACHABLE = 6
+    STATUS_BUSY = 7       # no hazard is free for another large value: try again when a pin is released
+
+cdef enum:
+    CONDITION_ALWAYS = 0
+    CONDITION_NX = 1
+    CONDITION_XX = 2
+
+cdef struct Request:
+    # --- what is asked
+    const char *key
+    uint32_t key_bytes
+    uint8_t kind
+    uint8_t flags
+    uint8_t condition
+    uint8_t database
+    const char *value         # the whole value, or its tail when pages hold the rest
+    uint64_t value_bytes      # of the whole value
+    uint32_t *pages           # payload pages filled by the caller (or by the engine: pages_owned)
+    uint32_t page_count
+    uint16_t depth
+    int64_t expire_at_ms      # -1: none
+    uint64_t expected
+    uint64_t parent_hash
+    # --- what is answered
+    uint8_t status
+    bint pinned               # a READ of a paged value: page_list[0] is named by a hazard until unpin
+    const char *out           # payload, or the tail of a paged one
+    uint64_t out_bytes        # of the whole value
+    uint32_t out_tail_bytes
+    uint32_t out_page_count
+    uint32_t *page_list
+    int64_t out_expire_ms
+    uint64_t out_parent_hash
+    uint16_t out_depth
+    uint8_t out_type
+    uint64_t word             # slot word 0 as read, or as published
+    uint32_t slot
+    Heat heat
+    # --- progress
+    uint8_t state
+    uint8_t set_count         # sets read so far: home and the following ones
+    uint8_t attempts
+    uint8_t memory_attempts
+    uint8_t lower_seen        # how often a RESERVED slot before ours stood in the way
+    bint raised               # home's overflow word counts us
+    bint pages_owned          # the engine claimed the new pages
+    bint extended             # all sets of the probing window were read
+    bint is_published
+    bint extended_check       # a second look at more sets after the reservation is under way
+    uint32_t expelled         # reservations of others that are being set FREE
+    bint was_expired
+    int16_t candidate         # number of the slot in the sets read: distance * 7 + index
+    int16_t hazard            # transient hazard in use, or -1
+    uint32_t first_op         # this request's first operation in the round before
+    uint32_t cas_op           # the operation that decides
+    uint64_t hash_low
+    uint64_t hash_high
+    uint64_t home
+    uint64_t tag
+    char *sets                # copies of the sets read
+    char *cell                # copy of the cell read
+    uint32_t cell_bytes
+    uint64_t checked_word     # slot word 0 (and 1) read again with the cell
+    uint64_t checked_word1
+    uint32_t epoch
+    char *image               # the new cell as it will be written: header, fields, key, page list
+    uint32_t image_bytes
+    const char *inline_value  # what follows the image in the cell
+    uint32_t inline_bytes
+    uint32_t new_location
+    uint32_t new_class
+    uint32_t list_page
+    uint32_t wanted_pages     # what AWAIT_MEMORY waits for: pages, or 0 for a cell of new_class
+    bint has_new_cell
+    bint has_list_page
+    uint64_t new_word
+    uint64_t reserved_word
+    uint64_t zero
+
+cdef struct Operations:
+    FabricOp *items
+    uint32_t count
+    uint32_t capacity
+
+cdef struct ArenaBlock:
+    ArenaBlock *next
+    size_t size
+    size_t used
+
+cdef class Batch:
+    cdef Request *requests
+    cdef uint32_t count
+    cdef uint32_t capacity
+    cdef Operations building     # the doorbell that is being written
+    cdef Operations finished     # the doorbell whose results are there
+    cdef Operations trailing     # what nobody waits for: heat, released hazards
+    cdef ArenaBlock *first_block
+    cdef ArenaBlock *block
+    cdef uint32_t now32
+    cdef Request *add(self) noexcept nogil
+    cdef void clear(self) noexcept nogil
+    cdef void *allocate(self, size_t size) noexcept nogil
+
+
+cdef FabricOp *append_operation(Operations *operations) noexcept nogil

@@ -1,0 +1,707 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
+"""Steps of requests that change the pool: insert, overwrite, delete, evict.
+
+Insert: reserve a FREE slot, write its tag, look at the sets again, publish. Of two front ends that insert the
+same key the one with the lower slot wins; nobody waits, and a front end that stops halfway blocks nobody,
+because a later reservation of the same key may be set FREE by anyone. Overwrite and delete are one CAS
+from the exact word that was read.
+"""
+
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.string cimport memcmp, memcpy, memset
+
+from storage.batch cimport (
+    CONDITION_NX,
+    CONDITION_XX,
+    COUNT_AS_EXPIRED,
+    EXACT,
+    HAS_PARENT,
+    KEEP_TTL,
+    KEEP_VALUE,
+    KIND_DELETE,
+    KIND_EVICT,
+    KIND_WRITE,
+    STATUS_CONFLICT,
+    STATUS_FULL,
+    STATUS_MISS,
+    STATUS_OK,
+    STATUS_PRESENT,
+    Batch,
+    Request,
+)
+from storage.cells cimport CELL_BYTES, class_for
+from storage.engine cimport (
+    AWAIT_INDEX,
+    AWAIT_MEMORY,
+    EXPEL,
+    OLD,
+    OLD_LIST,
+    PUBLISH,
+    RAISE,
+    RESERVE,
+    SETS,
+    START,
+    SWAP,
+    UNLINK,
+    Engine,
+    slot_words,
+)
+from storage.fabric.base cimport OP_CAS, OP_FAA, OP_READ, OP_WRITE, FabricOp
+from storage.hashing cimport KeyHash, hash_key
+from storage.lookup cimport locate_payload, parse_cell, read_list_page
+from storage.words cimport (
+    CELL_HAS_EXPIRY,
+    CELL_HAS_PARENT,
+    CELL_LIST_PAGE,
+    CELL_PAGED,
+    HEAT_BYTES,
+    MAX_CELL_BYTES,
+    MAX_DISTANCE,
+    MAX_KEY_BYTES_C,
+    PAGE_BYTES,
+    PAGE_PAYLOAD,
+    SLOTS_PER_SET,
+    STATE_FREE,
+    STATE_LIVE,
+    STATE_RESERVED,
+    CellHeader,
+    cell_expiry_ms,
+    cell_prefix_bytes,
+    freed_word,
+    make_overflow,
+    make_word,
+    make_word1,
+    overflow_count,
+    overflow_distance,
+    word1_binding,
+    word1_distance,
+    word1_tag,
+    word_binding,
+    word_class,
+    word_has_ttl,
+    word_is_paged,
+    word_location,
+    word_state,
+    word_version,
+)
+
+cdef enum:
+    HEAD_BYTES_MAX = 40         # header with every optional field
+    SMALL_VALUE_BYTES = 512     # up to here copying the value behind its header beats a second WRITE
+    FREQUENCY_INITIAL = 5       # Redis's LFU_INIT_VAL
+
+
+cdef void step_change(Engine engine, Batch batch, Request *request) noexcept nogil:
+    if request.state == SETS:
+        after_sets(engine, batch, request)
+    elif request.state == OLD:
+        after_old(engine, batch, request)
+    elif request.state == SWAP:
+        after_swap(engine, batch, request)
+    elif request.state == RESERVE:
+        after_reserve(engine, batch, request)
+    elif request.state == PUBLISH:
+        after_publish(engine, batch, request)
+    elif request.state == UNLINK:
+        after_unlink(engine, batch, request)
+    elif request.state == OLD_LIST:
+        decide(engine, batch, request)
+    elif request.state == RAISE:
+        after_raise(engine, batch, request)
+    elif request.state == EXPEL:
+        after_expel(engine, batch, request)
+    elif request.state == START:
+        read_victim(engine, batch, request)
+
+
+# ----------------------------------------------------------------- finding
+
+cdef void after_sets(Engine engine, Batch batch, Request *request) noexcept nogil:
+    cdef uint32_t distance
+    request.candidate = engine.find_candidate(request, 0)
+    if request.candidate >= 0:
+        read_old(engine, batch, request)
+        return
+    distance = overflow_distance((<uint64_t *>request.sets)[0])
+    if distance + 1 > request.set_count and request.set_count < engine.pool.geometry.set_count:
+        engine.read_sets(batch, request, distance + 1)
+        return
+    absent(engine, batch, request)
+
+
+cdef void absent(Engine engine, Batch batch, Request *request) noexcept nogil:
+    """The key is nowhere."""
+    if request.kind == KIND_DELETE:
+        engine.finish(batch, request, STATUS_CONFLICT if request.flags & EXACT else STATUS_MISS)
+    elif request.flags & EXACT:
+        engine.finish(batch, request, STATUS_CONFLICT)
+    elif request.condition == CONDITION_XX:
+        engine.finish(batch, request, STATUS_MISS)
+    else:
+        if request.flags & KEEP_TTL:
+            request.expire_at_ms = -1
+        insert(engine, batch, request)
+
+
+cdef void read_old(Engine engine, Batch batch, Request *request) noexcept nogil:
+    """Read what is there: its key decides whether it is ours, its page list is freed with it."""
+    cdef uint32_t cell_class = word_class(request.word)
+    cdef uint32_t size
+    if request.flags & EXACT and request.word != request.expected:
+        engine.finish(batch, request, STATUS_CONFLICT)
+        return
+    if not engine.valid_location(request.word):
+        clear_damaged(engine, batch, request)
+        return
+    size = CELL_BYTES[cell_class]
+    if not word_is_paged(request.word) and not request.flags & KEEP_VALUE and size > HEAD_BYTES_MAX + request.key_bytes:
+        size = HEAD_BYTES_MAX + request.key_bytes
+    request.cell = <char *>batch.allocate(size)
+    request.cell_bytes = size
+    engine.emit(batch, OP_READ, engine.cell_offset(word_location(request.word), cell_class), request.cell, size)
+    engine.emit(batch, OP_READ, engine.pool.slot_offset(request.slot), &request.checked_word, 16)
+    request.state = OLD
+
+
+cdef void read_victim(Engine engine, Batch batch, Request *request) noexcept nogil:
+    """EVICT: the slot is known, the key is not."""
+    cdef uint32_t size
+    request.word = request.expected
+    if not engine.valid_location(request.word):
+        clear_damaged(engine, batch, request)
+        return
+    size = CELL_BYTES[word_class(request.word)]
+    if not word_is_paged(request.word) and size > HEAD_BYTES_MAX + MAX_KEY_BYTES_C:
+        size = HEAD_BYTES_MAX + MAX_KEY_BYTES_C
+    request.cell = <char *>batch.allocate(size)
+    request.cell_bytes = size
+    engine.emit(
+        batch, OP_READ, engine.cell_offset(word_location(request.word), word_class(request.word)), request.cell, size
+    )
+    engine.emit(batch, OP_READ, engine.pool.slot_offset(request.slot), &request.checked_word, 16)
+    request.state = OLD
+
+
+cdef void clear_damaged(Engine engine, Batch batch, Request *request) noexcept nogil:
+    """The slot names a cell that does not name it back: clear the slot alone, free nothing."""
+    engine.counts.damaged += 1
+    engine.pool.compare_and_swap(
+        engine.pool.slot_offset(request.slot), request.word, freed_word(engine.pool.word_format, request.word)
+    )
+    if request.kind == KIND_EVICT:
+        engine.finish(batch, request, STATUS_CONFLICT)
+    else:
+        engine.restart(batch, request)
+
+
+cdef void after_old(Engine engine, Batch batch, Request *request) noexcept nogil:
+    cdef CellHeader *header = <CellHeader *>request.cell
+    cdef char *old_key
+    if request.checked_word != request.word:
+        if request.kind == KIND_EVICT:
+            engine.finish(batch, request, STATUS_CONFLICT)
+        else:
+            engine.restart(batch, request)
+        return
+    if not parse_cell(request, request.slot, request.word):
+        clear_damaged(engine, batch, request)
+        return
+    old_key = request.cell + cell_prefix_bytes(header)
+    if request.kind == KIND_EVICT:
+        adopt_key(engine, request, header, old_key)
+    elif header.key_bytes != request.key_bytes or memcmp(old_key, request.key, request.key_bytes):
+        # Another key with the same tag: go on behind it.
+        request.candidate = engine.find_candidate(request, request.candidate + 1)
+        if request.candidate >= 0:
+            read_old(engine, batch, request)
+        elif overflow_distance((<uint64_t *>request.sets)[0]) + 1 > request.set_count:
+            engine.read_sets(batch, request, overflow_distance((<uint64_t *>request.sets)[0]) + 1)
+            request.state = SETS
+        else:
+            absent(engine, batch, request)
+        return
+    locate_payload(request)
+    if header.flags & CELL_LIST_PAGE and request.page_list != NULL:
+        read_list_page(engine, batch, request)
+        request.state = OLD_LIST
+        return
+    decide(engine, batch, request)
+
+
+cdef void adopt_key(Engine engine, Request *request, CellHeader *header, char *key) noexcept nogil:
+    """EVICT: the victim's key tells its change counter."""
+    cdef KeyHash key_hash
+    request.database = header.database
+    key_hash = hash_key(
+        engine.pool.secret_low ^ ((<uint64_t>header.epoch << 8 | header.database) * <uint64_t>0x9E3779B97F4A7C15),
+        engine.pool.secret_high, key, header.key_bytes,
+    )
+    request.hash_high = key_hash.high
+    request.home = key_hash.low % engine.pool.geometry.set_count
+
+
+cdef void decide(Engine engine, Batch batch, Request *request) noexcept nogil:
+    """What is there is known in full: refuse, replace or remove it."""
+    request.was_expired = request.out_expire_ms >= 0 and request.out_expire_ms <= engine.now_ms
+    if request.kind == KIND_DELETE or request.kind == KIND_EVICT:
+        unlink_old(engine, batch, request)
+        return
+    if request.condition == CONDITION_NX and not request.was_expired:
+        engine.finish(batch, request, STATUS_PRESENT)
+        return
+    if request.condition == CONDITION_XX and request.was_expired:
+        engine.queue_expired(request.slot, request.word)
+        engine.finish(batch, request, STATUS_MISS)
+        return
+    if request.flags & EXACT and request.was_expired:
+        engine.queue_expired(request.slot, request.word)
+        engine.finish(batch, request, STATUS_CONFLICT)
+        return
+    if request.flags & KEEP_TTL:
+        request.expire_at_ms = -1 if request.was_expired else request.out_expire_ms
+    overwrite(engine, batch, request)
+
+
+# ----------------------------------------------------------- the new value
+
+cdef bint plan_value(Engine engine, Batch batch, Request *request) noexcept nogil:
+    """Lay the new cell out and allocate it; False when memory must be made first.
+
+    A value that does not fit a cell goes to whole pages, its rest to the cell behind the page list
+    where it fits, else to a last page of its own.
+    """
+    cdef CellHeader *header
+    cdef bint keep = request.flags & KEEP_VALUE
+    cdef bint has_parent = request.flags & HAS_PARENT
+    cdef uint64_t parent_hash = request.parent_hash
+    cdef uint32_t prefix, base, list_bytes = 0, rest, pages, cell_bytes
+    cdef uint64_t value_bytes = request.value_bytes
+    cdef bint paged, tail_in_cell = False, list_in_page = False
+    cdef int64_t location
+    if request.has_new_cell:
+        return True
+    if keep:
+        value_bytes = request.out_bytes
+        if request.out_parent_hash:
+            has_parent = True
+            parent_hash = request.out_parent_hash
+    prefix = <uint32_t>sizeof(CellHeader) + (8 if request.expire_at_ms >= 0 else 0) + (8 if has_parent else 0)
+    base = prefix + request.key_bytes
+    if keep:
+        paged = word_is_paged(request.word)
+        request.inline_value = request.out
+        request.inline_bytes = request.out_tail_bytes
+        pages = request.out_page_count
+        if paged:
+            tail_in_cell = (<CellHeader *>request.cell).tail_in_cell != 0
+            list_in_page = ((<CellHeader *>request.cell).flags & CELL_LIST_PAGE) != 0
+            list_bytes = 4 if list_in_page else pages * 4
+            if not list_in_page and base + list_bytes + request.inline_bytes > MAX_CELL_BYTES:
+                engine.finish(batch, request, STATUS_FULL)
+                return False
+    elif request.page_count or base + value_bytes > MAX_CELL_BYTES:
+        paged = True
+        pages = <uint32_t>(value_bytes // PAGE_BYTES)
+        rest = <uint32_t>(value_bytes % PAGE_BYTES)
+        if request.page_count and not request.pages_owned:
+            tail_in_cell = request.page_count == pages and rest > 0
+            pages = request.page_count
+        else:
+            tail_in_cell = rest > 0 and HEAD_BYTES_MAX + request.key_bytes + pages * 4 + rest <= MAX_CELL_BYTES
+            if rest and not tail_in_cell:
+                pages += 1
+            if not fill_pages(engine, batch, request, pages):
+                return False
+        request.inline_bytes = rest if tail_in_cell else 0
+        request.inline_value = request.value + (value_bytes - rest if request.pages_owned else 0)
+        list_bytes = pages * 4
+        if base + list_bytes + request.inline_bytes > MAX_CELL_BYTES:
+            list_in_page = True
+            list_bytes = 4
+            if not request.has_list_page:
+                request.wanted_pages = 1
+                if engine.allocator.claim_pages(1, &request.list_page, PAGE_PAYLOAD, 0) == 0:
+                    request.state = AWAIT_MEMORY
+                    return False
+                request.has_list_page = True
+            engine.emit(batch, OP_WRITE, engine.pool.page_offset(request.list_page), request.pages, pages * 4)
+    else:
+        paged = False
+        pages = 0
+        request.inline_value = request.value
+        request.inline_bytes = <uint32_t>value_bytes
+    cell_bytes = base + list_bytes + request.inline_bytes
+    request.new_class = class_for(cell_bytes)
+    request.wanted_pages = 0
+    location = engine.allocator.allocate_cell(request.new_class)
+    if location < 0:
+        request.state = AWAIT_MEMORY
+        return False
+    request.new_location = <uint32_t>location
+    request.has_new_cell = True
+    # The image: everything before the value, and the value too when it is small.
+    request.image_bytes = base + list_bytes
+    request.image = <char *>batch.allocate(
+        base + list_bytes + (request.inline_bytes if request.inline_bytes <= SMALL_VALUE_BYTES else 0)
+    )
+    header = <CellHeader *>request.image
+    header.value_bytes = <uint32_t>value_bytes
+    header.key_bytes = <unsigned short>request.key_bytes
+    header.epoch = request.epoch
+    header.database = request.database
+    header.value_type = request.out_type if keep else 0
+    header.depth = request.out_depth if keep else request.depth
+    header.tail_in_cell = tail_in_cell
+    header.flags = (
+        (CELL_HAS_EXPIRY if request.expire_at_ms >= 0 else 0) | (CELL_HAS_PARENT if has_parent else 0)
+        | (CELL_PAGED if paged else 0) | (CELL_LIST_PAGE if list_in_page else 0)
+    )
+    if request.expire_at_ms >= 0:
+        memcpy(request.image + sizeof(CellHeader), &request.expire_at_ms, 8)
+    if has_parent:
+        memcpy(request.image + prefix - 8, &parent_hash, 8)
+    memcpy(request.image + prefix, request.key, request.key_bytes)
+    if list_in_page:
+        memcpy(request.image + base, &request.page_list[pages] if keep else &request.list_page, 4)
+    elif paged:
+        memcpy(request.image + base, request.page_list if keep else request.pages, pages * 4)
+    if request.inline_bytes and request.inline_bytes <= SMALL_VALUE_BYTES:
+        memcpy(request.image + request.image_bytes, request.inline_value, request.inline_bytes)
+        request.image_bytes += request.inline_bytes
+        request.inline_bytes = 0
+    return True
+
+
+cdef bint fill_pages(Engine engine, Batch batch, Request *request, uint32_t count) noexcept nogil:
+    """Claim payload pages for a value that came as one piece of memory, and write it out."""
+    cdef uint32_t i, length
+    cdef uint64_t offset
+    if request.pages_owned:
+        return True
+    request.pages = <uint32_t *>batch.allocate((count + 1) * 4)
+    if engine.allocator.claim_pages(count, request.pages, PAGE_PAYLOAD, 0) == 0:
+        request.wanted_pages = count
+        request.state = AWAIT_MEMORY
+        request.pages = NULL
+        return False
+    request.pages_owned = True
+    request.page_count = count
+    for i in range(count):
+        offset = <uint64_t>i * PAGE_BYTES
+        length = PAGE_BYTES if offset + PAGE_BYTES <= request.value_bytes else <uint32_t>(request.value_bytes - offset)
+        engine.emit(
+            batch, OP_WRITE, engine.pool.page_offset(request.pages[i]), <void *>(request.value + offset), length
+        )
+    return True
+
+
+cdef void emit_cell(Engine engine, Batch batch, Request *request, uint64_t word) noexcept nogil:
+    """Write the new cell with the echo of the word that will publish it."""
+    cdef CellHeader *header = <CellHeader *>request.image
+    cdef uint64_t offset = engine.cell_offset(request.new_location, request.new_class)
+    header.slot = request.slot
+    header.echo = <uint32_t>word
+    engine.emit(batch, OP_WRITE, offset, request.image, request.image_bytes)
+    if request.inline_bytes:
+        engine.emit(
+            batch, OP_WRITE, offset + request.image_bytes, <void *>request.inline_value, request.inline_bytes
+        )
+
+
+cdef uint64_t live_word(Engine engine, Request *request, uint32_t binding, uint32_t version) noexcept nogil:
+    cdef bint paged = (<CellHeader *>request.image).flags & CELL_PAGED
+    return make_word(
+        STATE_LIVE, request.expire_at_ms >= 0, paged, request.new_class, binding,
+        version & engine.pool.word_format.version_mask, request.new_location,
+    )
+
+
+# --------------------------------------------------------------- overwrite
+
+cdef void overwrite(Engine engine, Batch batch, Request *request) noexcept nogil:
+    cdef FabricOp *op
+    if not plan_value(engine, batch, request):
+        return
+    request.new_word = live_word(engine, request, word_binding(request.word), word_version(request.word) + 1)
+    emit_cell(engine, batch, request, request.new_word)
+    request.cas_op = batch.building.count
+    op = engine.emit(batch, OP_CAS, engine.pool.slot_offset(request.slot), NULL, 0)
+    op.compare = request.word
+    op.swap = request.new_word
+    op = engine.emit(batch, OP_FAA, engine.pool.counter_offset(request.hash_high), NULL, 0)
+    op.compare = 1
+    request.state = SWAP
+
+
+cdef void after_swap(Engine engine, Batch batch, Request *request) noexcept nogil:
+    cdef uint64_t old = request.word
+    if batch.finished.items[request.cas_op].result != old:
+        if request.flags & (KEEP_VALUE | KEEP_TTL):
+            # The new cell holds what was true of a value that is gone.
+            engine.allocator.free_cell(request.new_location, request.new_class)
+            request.has_new_cell = False
+        engine.restart(batch, request)
+        return
+    request.is_published = True
+    retire_old(engine, request, not request.flags & KEEP_VALUE)
+    if request.was_expired:
+        engine.counts.expired += 1
+    engine.counts.overwritten += 1
+    engine.expires[request.database] += <int>word_has_ttl(request.new_word) - <int>word_has_ttl(old)
+    if not request.flags & KEEP_VALUE:
+        engine.touch_last(batch, request)
+    request.word = request.new_word
+    engine.finish(batch, request, STATUS_OK)
+
+
+cdef void retire_old(Engine engine, Request *request, bint with_pages) noexcept nogil:
+    """What the slot named before is ours to free."""
+    cdef uint32_t pages = request.out_page_count if with_pages and request.page_list != NULL else 0
+    cdef uint32_t i
+    if pages and (<CellHeader *>request.cell).flags & CELL_LIST_PAGE:
+        pages += 1
+    for i in range(pages):
+        if request.page_list[i] >= engine.pool.geometry.page_count:
+            engine.counts.damaged += 1
+            pages = 0
+            break
+    engine.reclaimer.retire(word_location(request.word), word_class(request.word), request.page_list, pages)
+
+
+# ------------------------------------------------------------------ insert
+
+cdef void insert(Engine engine, Batch batch, Request *request) noexcept nogil:
+    """Choose a FREE slot: in the home set if there is one, else in the nearest of the sets that follow."""
+    cdef int number, total = request.set_count * SLOTS_PER_SET
+    cdef int distance
+    cdef FabricOp *op
+    cdef uint64_t overflow
+    for number in range(total):
+        if word_state(slot_words(request, number)[0]) == STATE_FREE:
+            break
+    else:
+        if not request.extended and request.set_count < engine.pool.geometry.set_count:
+            request.extended = True
+            engine.read_sets(batch, request, MAX_DISTANCE + 1)
+            request.state = SETS
+            return
+        request.state = AWAIT_INDEX
+        return
+    if not plan_value(engine, batch, request):
+        return
+    request.candidate = number
+    distance = number // SLOTS_PER_SET
+    if distance > 0 and not request.raised:
+        # Raised before anything is put away from home: it may be too high after a crash, never too low.
+        overflow = (<uint64_t *>request.sets)[0]
+        request.cas_op = batch.building.count
+        op = engine.emit(batch, OP_CAS, engine.pool.set_offset(request.home), NULL, 0)
+        op.compare = overflow
+        op.swap = make_overflow(
+            overflow, <uint32_t>distance if <uint32_t>distance > overflow_distance(overflow) else overflow_distance(overflow),
+            overflow_count(overflow) + 1,
+        )
+        request.state = RAISE
+        return
+    reserve(engine, batch, request)
+
+
+cdef void after_raise(Engine engine, Batch batch, Request *request) noexcept nogil:
+    cdef FabricOp *op = &batch.finished.items[request.cas_op]
+    if op.result != op.compare:
+        engine.restart(batch, request)
+        return
+    request.raised = True
+    (<uint64_t *>request.sets)[0] = op.swap
+    reserve(engine, batch, request)
+
+
+cdef void reserve(Engine engine, Batch batch, Request *request) noexcept nogil:
+    cdef uint64_t *words = slot_words(request, request.candidate)
+    cdef uint64_t word = words[0], word1 = words[1]
+    cdef uint32_t distance = request.candidate // SLOTS_PER_SET
+    cdef uint32_t binding = (word_binding(word) + 1) & engine.pool.word_format.binding_mask
+    cdef FabricOp *op
+    request.slot = <uint32_t>(
+        ((request.home + distance) % engine.pool.geometry.set_count) * SLOTS_PER_SET + request.candidate % SLOTS_PER_SET
+    )
+    request.reserved_word = make_word(
+        STATE_RESERVED, False, False, 0, binding, (word_version(word) + 1) & engine.pool.word_format.version_mask,
+        (<uint32_t>engine.pool.incarnation << 8) | <uint32_t>engine.pool.front_end,
+    )
+    request.new_word = live_word(engine, request, binding, word_version(word) + 2)
+    emit_cell(engine, batch, request, request.new_word)
+    request.cas_op = batch.building.count
+    op = engine.emit(batch, OP_CAS, engine.pool.slot_offset(request.slot), NULL, 0)
+    op.compare = word
+    op.swap = request.reserved_word
+    op = engine.emit(batch, OP_CAS, engine.pool.slot_offset(request.slot) + 8, NULL, 0)
+    op.compare = word1
+    op.swap = make_word1(request.tag, distance, binding)
+    engine.read_sets(batch, request, request.set_count)
+    request.state = RESERVE
+
+
+cdef void release_reservation(Engine engine, Request *request) noexcept nogil:
+    engine.pool.compare_and_swap(
+        engine.pool.slot_offset(request.slot), request.reserved_word, freed_word(engine.pool.word_format, request.reserved_word)
+    )
+
+
+cdef void after_reserve(Engine engine, Batch batch, Request *request) noexcept nogil:
+    """The slot is reserved under our tag and the sets were read after that: is anyone else there with this key?"""
+    cdef FabricOp *first = &batch.finished.items[request.cas_op]
+    cdef FabricOp *second = &batch.finished.items[request.cas_op + 1]
+    cdef int number, total, mine = request.candidate
+    cdef uint64_t *words
+    cdef uint32_t wanted, expelled = 0
+    cdef FabricOp *op
+    if not request.extended_check:
+        if first.result != first.compare:
+            engine.restart(batch, request)
+            return
+        if second.result != second.compare:
+            release_reservation(engine, request)
+            engine.restart(batch, request)
+            return
+        wanted = overflow_distance((<uint64_t *>request.sets)[0]) + 1
+        if wanted > request.set_count:
+            request.extended_check = True
+            engine.read_sets(batch, request, wanted)
+            return
+    request.extended_check = False
+    total = request.set_count * SLOTS_PER_SET
+    for number in range(total):
+        words = slot_words(request, number)
+        if (
+            number == mine or word1_tag(words[1]) != request.tag or word1_binding(words[1]) != word_binding(words[0])
+            or word1_distance(words[1]) != <uint32_t>(number // SLOTS_PER_SET)
+        ):
+            continue
+        if word_state(words[0]) == STATE_LIVE:
+            # LIVE: perhaps this very key. Our reservation goes, the look-up compares the keys.
+            if not is_other_key(engine, request, number):
+                release_reservation(engine, request)
+                engine.restart(batch, request)
+                return
+        elif word_state(words[0]) == STATE_RESERVED:
+            if number < mine:
+                request.lower_seen += 1
+                if request.lower_seen < 2:
+                    release_reservation(engine, request)
+                    engine.restart(batch, request)
+                    return
+            if expelled == 0:
+                request.cas_op = batch.building.count
+            expelled += 1
+            op = engine.emit(
+                batch, OP_CAS,
+                engine.pool.slot_offset(
+                    ((request.home + number // SLOTS_PER_SET) % engine.pool.geometry.set_count) * SLOTS_PER_SET
+                    + number % SLOTS_PER_SET
+                ), NULL, 0,
+            )
+            op.compare = words[0]
+            op.swap = freed_word(engine.pool.word_format, words[0])
+    if expelled:
+        request.expelled = expelled
+        request.state = EXPEL
+        return
+    publish(engine, batch, request)
+
+
+cdef bint is_other_key(Engine engine, Request *request, int number) noexcept nogil:
+    """Whether a LIVE slot with our tag holds a different key (a tag collision, about once in 10**14)."""
+    cdef uint64_t word = slot_words(request, number)[0]
+    cdef char head[HEAD_BYTES_MAX + MAX_KEY_BYTES_C]
+    cdef CellHeader *header = <CellHeader *>head
+    cdef uint32_t size
+    if not engine.valid_location(word):
+        return True
+    size = CELL_BYTES[word_class(word)]
+    if size > HEAD_BYTES_MAX + request.key_bytes:
+        size = HEAD_BYTES_MAX + request.key_bytes
+    if engine.pool.read_into(engine.cell_offset(word_location(word), word_class(word)), head, size) != 0:
+        return False
+    if header.echo != <uint32_t>word:
+        return False
+    return header.key_bytes != request.key_bytes or memcmp(
+        head + cell_prefix_bytes(header), request.key, request.key_bytes
+    ) != 0
+
+
+cdef void after_expel(Engine engine, Batch batch, Request *request) noexcept nogil:
+    cdef uint32_t i
+    cdef FabricOp *op
+    for i in range(request.expelled):
+        op = &batch.finished.items[request.cas_op + i]
+        if op.result != op.compare:
+            # It was published in between: ours must not be.
+            release_reservation(engine, request)
+            engine.restart(batch, request)
+            return
+    publish(engine, batch, request)
+
+
+cdef void publish(Engine engine, Batch batch, Request *request) noexcept nogil:
+    cdef FabricOp *op
+    memset(&request.heat, 0, HEAT_BYTES)
+    request.heat.last_ms = batch.now32
+    request.heat.frequency = FREQUENCY_INITIAL
+    request.heat.frequency_minute = <unsigned short>(engine.now_ms // 60000)
+    # Before it is published: an evictor must not take a new entry for the coldest of all.
+    engine.emit(batch, OP_WRITE, engine.pool.heat_offset(request.slot), &request.heat, HEAT_BYTES)
+    request.cas_op = batch.building.count
+    op = engine.emit(batch, OP_CAS, engine.pool.slot_offset(request.slot), NULL, 0)
+    op.compare = request.reserved_word
+    op.swap = request.new_word
+    request.state = PUBLISH
+
+
+cdef void after_publish(Engine engine, Batch batch, Request *request) noexcept nogil:
+    if batch.finished.items[request.cas_op].result != request.reserved_word:
+        engine.restart(batch, request)
+        return
+    request.is_published = True
+    request.word = request.new_word
+    engine.counts.inserted += 1
+    engine.keys[request.database] += 1
+    engine.expires[request.database] += word_has_ttl(request.new_word)
+    engine.room.note_insert(request.slot)
+    engine.finish(batch, request, STATUS_OK)
+
+
+# ------------------------------------------------------------------ remove
+
+cdef void unlink_old(Engine engine, Batch batch, Request *request) noexcept nogil:
+    cdef FabricOp *op
+    request.cas_op = batch.building.count
+    op = engine.emit(batch, OP_CAS, engine.pool.slot_offset(request.slot), NULL, 0)
+    op.compare = request.word
+    op.swap = freed_word(engine.pool.word_format, request.word)
+    op = engine.emit(batch, OP_FAA, engine.pool.counter_offset(request.hash_high), NULL, 0)
+    op.compare = 1
+    request.state = UNLINK
+
+
+cdef void after_unlink(Engine engine, Batch batch, Request *request) noexcept nogil:
+    cdef CellHeader *header = <CellHeader *>request.cell
+    if batch.finished.items[request.cas_op].result != request.word:
+        if request.kind == KIND_EVICT:
+            engine.finish(batch, request, STATUS_CONFLICT)
+        else:
+            engine.restart(batch, request)
+        return
+    retire_old(engine, request, True)
+    if header.epoch == <uint32_t>engine.pool.epochs[header.database]:
+        engine.keys[header.database] -= 1
+        engine.expires[header.database] -= word_has_ttl(request.word)
+        if request.was_expired:
+            engine.counts.expired += 1
+        elif request.kind == KIND_EVICT:
+            engine.counts.evicted += 1
+        else:
+            engine.counts.deleted += 1
+    if word1_distance(request.checked_word1):
+        engine.lower_overflow(request.home)
+    engine.finish(batch, request, STATUS_MISS if request.was_expired and request.kind == KIND_DELETE else STATUS_OK)

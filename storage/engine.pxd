@@ -1,0 +1,97 @@
+# cython: language_level=3
+"""Engine: runs batches of requests against the pool, round by round."""
+
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+
+from storage.batch cimport Batch, Request
+from storage.fabric.base cimport FabricOp
+from storage.pages cimport PageAllocator
+from storage.pool cimport Pool
+from storage.reclaim cimport Reclaimer
+from storage.words cimport MAX_DATABASES
+
+
+cdef enum RequestState:
+    START = 0
+    SETS            # copies of the sets are there
+    LOOKUP_EXPIRY   # the head of a key with a TTL is there
+    AWAIT_HAZARD    # every hazard is in use by this batch: next round
+    CELL            # the cell is there, with the slot read again
+    LIST            # the page list of a very large value is there
+    PIN             # the hazard is out, the slot was read after it
+    OLD             # the cell that is to be replaced or removed is there
+    OLD_LIST
+    SWAP            # LIVE -> LIVE was tried
+    RAISE           # the home's overflow word was raised
+    RESERVE         # FREE -> RESERVED was tried, the sets were read again
+    EXPEL           # later reservations of the same key were set FREE
+    PUBLISH         # RESERVED -> LIVE was tried
+    UNLINK          # LIVE -> FREE was tried
+    AWAIT_MEMORY
+    AWAIT_INDEX
+    DONE
+
+cdef struct EngineCounts:
+    uint64_t hits
+    uint64_t misses
+    uint64_t inserted
+    uint64_t overwritten
+    uint64_t deleted
+    uint64_t expired
+    uint64_t evicted
+    uint64_t restarts
+    uint64_t damaged
+    uint64_t batches
+
+cdef struct SlotName:
+    uint32_t slot
+    uint64_t word
+
+
+cdef class Room:
+    """Makes room by removing values: what the engine asks of the eviction policy."""
+    cdef bint make_cell(self, uint32_t cell_class) noexcept nogil
+    cdef bint make_pages(self, uint32_t count) noexcept nogil
+    cdef bint make_slot(self, Request *request) noexcept nogil
+    cdef void note_insert(self, uint32_t slot) noexcept nogil
+
+
+cdef class Engine:
+    cdef readonly Pool pool
+    cdef readonly PageAllocator allocator
+    cdef Reclaimer reclaimer
+    cdef Room room
+    cdef EngineCounts counts
+    cdef int64_t keys[MAX_DATABASES]
+    cdef int64_t expires[MAX_DATABASES]
+    cdef int64_t now_ms
+    cdef uint32_t database_count
+    cdef uint64_t random_state
+    cdef SlotName expired[64]
+    cdef uint32_t expired_count
+    cdef Batch expiry_batch
+    cdef void run(self, Batch batch) noexcept nogil
+    cdef void unpin(self, uint32_t first_page) noexcept nogil
+    cdef uint64_t next_random(self) noexcept nogil
+    cdef uint64_t cell_offset(self, uint32_t location, uint32_t cell_class) noexcept nogil
+    cdef bint valid_location(self, uint64_t word) noexcept nogil
+    cdef FabricOp *emit(self, Batch batch, uint8_t opcode, uint64_t offset, void *local, uint32_t length) noexcept nogil
+    cdef void finish(self, Batch batch, Request *request, uint8_t status) noexcept nogil
+    cdef void begin(self, Batch batch, Request *request) noexcept nogil
+    cdef void restart(self, Batch batch, Request *request) noexcept nogil
+    cdef void read_sets(self, Batch batch, Request *request, uint32_t count) noexcept nogil
+    cdef int find_candidate(self, Request *request, int from_number) noexcept nogil
+    cdef void set_hash(self, Request *request) noexcept nogil
+    cdef void queue_expired(self, uint32_t slot, uint64_t word) noexcept nogil
+    cdef void touch_last(self, Batch batch, Request *request) noexcept nogil
+    cdef void lower_overflow(self, uint64_t home) noexcept nogil
+    cdef void _step(self, Batch batch, Request *request) noexcept nogil
+    cdef void _refuse_all(self, Batch batch) noexcept nogil
+    cdef bint _epochs_moved(self, Batch batch, const uint64_t *seen) noexcept nogil
+    cdef void _supply(self, Batch batch) noexcept nogil
+    cdef void _remove_expired(self) noexcept nogil
+
+
+cdef inline uint64_t *slot_words(Request *request, int number) noexcept nogil:
+    """The two words of a slot in the copies: number = distance * 7 + index."""
+    return <uint64_t *>(request.sets + (number // 7) * 128 + 16 + (number % 7) * 16)

@@ -1,0 +1,347 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
+"""Steps of requests that change nothing: presence, head, payload, pins."""
+
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memcmp, memcpy
+
+from storage.batch cimport (
+    KIND_LOOKUP,
+    STATUS_BUSY,
+    STATUS_MISS,
+    STATUS_OK,
+    TOUCH,
+    WANT_PAYLOAD,
+    Batch,
+    Request,
+    append_operation,
+)
+from storage.cells cimport CELL_BYTES
+from storage.engine cimport (
+    AWAIT_HAZARD,
+    CELL,
+    LIST,
+    LOOKUP_EXPIRY,
+    PIN,
+    SETS,
+    Engine,
+    slot_words,
+)
+from storage.fabric.base cimport OP_FENCE, OP_READ, OP_WRITE, FabricOp
+from storage.reclaim cimport hazard_of_cell, hazard_of_page
+from storage.words cimport (
+    CELL_HAS_PARENT,
+    CELL_LIST_PAGE,
+    HEAT_BYTES,
+    PAGE_BYTES,
+    CellHeader,
+    cell_expiry_ms,
+    cell_prefix_bytes,
+    location_page,
+    overflow_distance,
+    word_class,
+    word_has_ttl,
+    word_is_paged,
+    word_location,
+)
+
+cdef enum:
+    HEAD_BYTES_MAX = 40       # header with every optional field
+    FREQUENCY_LOG_FACTOR = 10 # Redis's lfu-log-factor
+    FREQUENCY_INITIAL = 5     # and LFU_INIT_VAL
+
+
+cdef void step_lookup(Engine engine, Batch batch, Request *request) noexcept nogil:
+    if request.state == SETS:
+        after_sets(engine, batch, request)
+    elif request.state == CELL:
+        after_cell(engine, batch, request)
+    elif request.state == LOOKUP_EXPIRY:
+        after_expiry(engine, batch, request)
+    elif request.state == AWAIT_HAZARD:
+        read_cell(engine, batch, request)
+    elif request.state == LIST:
+        pin(engine, batch, request)
+    elif request.state == PIN:
+        after_pin(engine, batch, request)
+
+
+cdef void after_sets(Engine engine, Batch batch, Request *request) noexcept nogil:
+    """Copies of the sets are there: the key is in one of them, further away, or nowhere."""
+    cdef uint32_t distance
+    request.candidate = engine.find_candidate(request, 0)
+    if request.candidate < 0:
+        distance = overflow_distance((<uint64_t *>request.sets)[0])
+        if distance + 1 > request.set_count and request.set_count < engine.pool.geometry.set_count:
+            engine.read_sets(batch, request, distance + 1)
+            return
+        engine.finish(batch, request, STATUS_MISS)
+        return
+    take_candidate(engine, batch, request)
+
+
+cdef void take_candidate(Engine engine, Batch batch, Request *request) noexcept nogil:
+    if request.kind == KIND_LOOKUP:
+        if not word_has_ttl(request.word):
+            if request.flags & TOUCH:
+                engine.touch_last(batch, request)
+            engine.finish(batch, request, STATUS_OK)
+            return
+        if not engine.valid_location(request.word):
+            engine.finish(batch, request, STATUS_MISS)
+            return
+        # The expiry follows the header: 32 bytes tell whether the key is still there.
+        request.cell = <char *>batch.allocate(sizeof(CellHeader) + 8)
+        engine.emit(
+            batch, OP_READ, engine.cell_offset(word_location(request.word), word_class(request.word)),
+            request.cell, sizeof(CellHeader) + 8,
+        )
+        request.state = LOOKUP_EXPIRY
+        return
+    read_cell(engine, batch, request)
+
+
+cdef void after_expiry(Engine engine, Batch batch, Request *request) noexcept nogil:
+    cdef CellHeader *header = <CellHeader *>request.cell
+    cdef int64_t expiry
+    if header.slot != request.slot or header.echo != <uint32_t>request.word:
+        engine.restart(batch, request)
+        return
+    expiry = cell_expiry_ms(header)
+    if expiry >= 0 and expiry <= engine.now_ms:
+        engine.queue_expired(request.slot, request.word)
+        engine.finish(batch, request, STATUS_MISS)
+        return
+    request.out_expire_ms = expiry
+    if request.flags & TOUCH:
+        engine.touch_last(batch, request)
+    engine.finish(batch, request, STATUS_OK)
+
+
+cdef void read_cell(Engine engine, Batch batch, Request *request) noexcept nogil:
+    """Read the candidate's cell in a way that proves it current.
+
+    Where READs keep their order the slot is read after the cell. Elsewhere a hazard goes out first: while
+    the slot still holds the word after that, the cell cannot be used for anything else.
+    """
+    cdef uint32_t location = word_location(request.word)
+    cdef uint32_t cell_class = word_class(request.word)
+    cdef uint32_t size
+    cdef uint64_t cell_offset
+    if not engine.valid_location(request.word):
+        engine.finish(batch, request, STATUS_MISS)
+        return
+    size = CELL_BYTES[cell_class]
+    if not request.flags & WANT_PAYLOAD and not word_is_paged(request.word):
+        if HEAD_BYTES_MAX + request.key_bytes < size:
+            size = HEAD_BYTES_MAX + request.key_bytes
+    if not engine.pool.fabric.ordered_reads and request.hazard < 0:
+        request.hazard = engine.reclaimer.take_hazard(hazard_of_cell(location), False)
+        if request.hazard < 0:
+            request.state = AWAIT_HAZARD
+            return
+        engine.emit(
+            batch, OP_WRITE, engine.pool.hazard_offset(engine.pool.front_end, request.hazard),
+            &engine.reclaimer.row[request.hazard], 8,
+        )
+    cell_offset = engine.cell_offset(location, cell_class)
+    request.cell = <char *>batch.allocate(size)
+    request.cell_bytes = size
+    engine.emit(batch, OP_READ, cell_offset, request.cell, size)
+    if request.flags & TOUCH:
+        engine.emit(batch, OP_READ, engine.pool.heat_offset(request.slot), &request.heat, HEAT_BYTES)
+    engine.emit(batch, OP_READ, engine.pool.slot_offset(request.slot), &request.checked_word, 8)
+    request.state = CELL
+
+
+cdef bint parse_cell(Request *request, uint32_t slot, uint64_t word) noexcept nogil:
+    """Whether the copy in ``request.cell`` is the cell that ``word`` in ``slot`` names, whole and sane."""
+    cdef CellHeader *header = <CellHeader *>request.cell
+    cdef uint64_t needed
+    if header.slot != slot or header.echo != <uint32_t>word:
+        return False
+    needed = cell_prefix_bytes(header) + <uint64_t>header.key_bytes
+    return needed <= request.cell_bytes
+
+
+cdef void locate_payload(Request *request) noexcept nogil:
+    """Fill the answer from the copy of the cell: lengths, expiry, chain, page list, tail or value."""
+    cdef CellHeader *header = <CellHeader *>request.cell
+    cdef uint32_t prefix = cell_prefix_bytes(header)
+    cdef char *body = request.cell + prefix + header.key_bytes
+    cdef uint64_t room = request.cell_bytes - prefix - header.key_bytes
+    cdef uint64_t pages, list_bytes
+    request.out_bytes = header.value_bytes
+    request.out_expire_ms = cell_expiry_ms(header)
+    request.out_type = header.value_type
+    request.out_depth = header.depth
+    request.out_parent_hash = 0
+    if header.flags & CELL_HAS_PARENT:
+        memcpy(&request.out_parent_hash, request.cell + prefix - 8, 8)
+    request.out_page_count = 0
+    request.page_list = NULL
+    if not word_is_paged(request.word):
+        request.out = body
+        # Clamped to the cell: a damaged length must not read beyond it.
+        request.out_tail_bytes = header.value_bytes if header.value_bytes <= room else <uint32_t>room
+        return
+    pages = header.value_bytes // PAGE_BYTES
+    list_bytes = 4 if header.flags & CELL_LIST_PAGE else pages * 4
+    request.out_tail_bytes = 0
+    if header.value_bytes % PAGE_BYTES:
+        if header.tail_in_cell:
+            request.out_tail_bytes = header.value_bytes % PAGE_BYTES
+        else:
+            pages += 1
+            if not header.flags & CELL_LIST_PAGE:
+                list_bytes += 4
+    request.out_page_count = <uint32_t>pages
+    if list_bytes + request.out_tail_bytes > room:
+        request.out_page_count = 0  # damaged: nothing in it can be believed
+        request.out_tail_bytes = 0
+        return
+    request.page_list = <uint32_t *>body
+    request.out = body + list_bytes
+
+
+cdef void after_cell(Engine engine, Batch batch, Request *request) noexcept nogil:
+    cdef CellHeader *header = <CellHeader *>request.cell
+    cdef uint64_t *words
+    release_hazard(engine, batch, request)
+    if request.checked_word != request.word:
+        engine.restart(batch, request)
+        return
+    if not parse_cell(request, request.slot, request.word):
+        engine.counts.damaged += 1
+        engine.finish(batch, request, STATUS_MISS)
+        return
+    if header.key_bytes != request.key_bytes or memcmp(
+        request.cell + cell_prefix_bytes(header), request.key, request.key_bytes
+    ):
+        next_candidate(engine, batch, request)
+        return
+    locate_payload(request)
+    if request.out_expire_ms >= 0 and request.out_expire_ms <= engine.now_ms:
+        engine.queue_expired(request.slot, request.word)
+        engine.finish(batch, request, STATUS_MISS)
+        return
+    if request.flags & TOUCH:
+        warm(engine, batch, request)
+    if not word_is_paged(request.word) or not request.flags & WANT_PAYLOAD:
+        engine.finish(batch, request, STATUS_OK)
+        return
+    if request.page_list == NULL:
+        engine.counts.damaged += 1
+        engine.finish(batch, request, STATUS_MISS)
+        return
+    if header.flags & CELL_LIST_PAGE:
+        read_list_page(engine, batch, request)
+        request.state = LIST
+        return
+    pin(engine, batch, request)
+
+
+cdef void read_list_page(Engine engine, Batch batch, Request *request) noexcept nogil:
+    """The page list of a very large value lies in a page of its own: read it."""
+    cdef uint32_t list_page
+    cdef uint32_t *pages = <uint32_t *>batch.allocate((request.out_page_count + 1) * 4)
+    memcpy(&list_page, request.page_list, 4)
+    if list_page >= engine.pool.geometry.page_count:
+        list_page = 0
+    # One more entry than there are payload pages: whoever retires the value frees the list's page too.
+    pages[request.out_page_count] = list_page
+    request.page_list = pages
+    engine.emit(batch, OP_READ, engine.pool.page_offset(list_page), pages, request.out_page_count * 4)
+
+
+cdef void next_candidate(Engine engine, Batch batch, Request *request) noexcept nogil:
+    """Another key with the same tag: go on behind it."""
+    request.candidate = engine.find_candidate(request, request.candidate + 1)
+    if request.candidate >= 0:
+        take_candidate(engine, batch, request)
+        return
+    if overflow_distance((<uint64_t *>request.sets)[0]) + 1 > request.set_count:
+        engine.read_sets(batch, request, overflow_distance((<uint64_t *>request.sets)[0]) + 1)
+        request.state = SETS
+        return
+    engine.finish(batch, request, STATUS_MISS)
+
+
+cdef void release_hazard(Engine engine, Batch batch, Request *request) noexcept nogil:
+    if request.hazard < 0:
+        return
+    engine.emit(
+        batch, OP_WRITE, engine.pool.hazard_offset(engine.pool.front_end, request.hazard), &request.zero, 8
+    )
+    engine.reclaimer.drop_hazard(request.hazard)
+    request.hazard = -1
+
+
+cdef void warm(Engine engine, Batch batch, Request *request) noexcept nogil:
+    """Heat of one access: time, hits, and Redis's logarithmic frequency counter (LFU, 8 bits, one decay a minute)."""
+    cdef FabricOp *op
+    cdef uint16_t minute = <uint16_t>(engine.now_ms // 60000)
+    cdef uint16_t idle = minute - request.heat.frequency_minute
+    cdef uint32_t frequency = request.heat.frequency
+    cdef uint32_t base
+    frequency = frequency - idle if idle < frequency else 0
+    if frequency < 255:
+        base = frequency - FREQUENCY_INITIAL if frequency > FREQUENCY_INITIAL else 0
+        if (engine.next_random() >> 11) * (1.0 / 9007199254740992.0) < 1.0 / (base * FREQUENCY_LOG_FACTOR + 1):
+            frequency += 1
+    request.heat.frequency = <uint8_t>frequency
+    request.heat.frequency_minute = minute
+    request.heat.last_ms = batch.now32
+    if request.heat.hits < 65535:
+        request.heat.hits += 1
+    op = append_operation(&batch.trailing)
+    op.opcode = OP_WRITE
+    op.offset = engine.pool.heat_offset(request.slot)
+    op.local = &request.heat
+    op.length = HEAT_BYTES
+
+
+cdef void pin(Engine engine, Batch batch, Request *request) noexcept nogil:
+    """Publish a hazard for the payload pages, then look at the slot once more."""
+    cdef int first
+    cdef uint32_t i
+    cdef FabricOp *op
+    for i in range(request.out_page_count):
+        if request.page_list[i] >= engine.pool.geometry.page_count:
+            engine.counts.damaged += 1
+            engine.finish(batch, request, STATUS_MISS)
+            return
+    first = engine.reclaimer.find_pin(request.page_list[0])
+    if first >= 0:
+        # Pinned before the slot was read again: the hazard covers this reader too.
+        engine.reclaimer.add_pin(first, request.out_page_count)
+        request.pinned = True
+        engine.finish(batch, request, STATUS_OK)
+        return
+    request.hazard = engine.reclaimer.take_hazard(hazard_of_page(request.page_list[0]), True)
+    if request.hazard < 0:
+        engine.finish(batch, request, STATUS_BUSY)
+        return
+    engine.emit(
+        batch, OP_WRITE, engine.pool.hazard_offset(engine.pool.front_end, request.hazard),
+        &engine.reclaimer.row[request.hazard], 8,
+    )
+    op = engine.emit(batch, OP_READ, engine.pool.slot_offset(request.slot), &request.checked_word, 8)
+    op.flags = OP_FENCE
+    request.state = PIN
+
+
+cdef void after_pin(Engine engine, Batch batch, Request *request) noexcept nogil:
+    cdef int other
+    if request.checked_word != request.word:
+        release_hazard(engine, batch, request)
+        engine.restart(batch, request)
+        return
+    other = engine.reclaimer.find_pin(request.page_list[0])
+    if other >= 0:
+        release_hazard(engine, batch, request)
+    else:
+        other = request.hazard
+        request.hazard = -1
+    engine.reclaimer.add_pin(other, request.out_page_count)
+    request.pinned = True
+    engine.finish(batch, request, STATUS_OK)

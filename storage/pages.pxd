@@ -1,0 +1,50 @@
+# cython: language_level=3
+"""Page allocator: hands out pages and cells of the pool, and takes them back."""
+
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+
+from storage.pool cimport Pool
+from storage.words cimport CELL_CLASSES
+
+
+# What the owner of a page of cells knows about it; nobody else reads this.
+cdef struct CellPage:
+    uint64_t free_bits[16]  # one bit a cell, set when free
+    int32_t next_page       # neighbours in the class's list of pages with a free cell
+    int32_t previous_page
+    uint16_t free_cells
+    uint16_t capacity
+    uint8_t cell_class
+    bint owned
+    bint linked
+
+
+cdef class PageAllocator:
+    cdef Pool pool
+    cdef CellPage *cell_pages
+    cdef uint64_t *known_words      # each page's word as it was last seen
+    cdef uint32_t *free_stack       # pages believed free
+    cdef uint32_t free_count
+    cdef uint32_t free_capacity
+    cdef uint32_t cursor            # where the next look into the page table begins
+    cdef uint32_t harvest_cursor
+    cdef int32_t partial[CELL_CLASSES]
+    cdef uint64_t limit_pages
+    cdef uint64_t used_pages        # of the whole pool, as last seen
+    cdef uint64_t class_pages[CELL_CLASSES]
+    cdef uint64_t class_cells[CELL_CLASSES]
+    cdef uint64_t payload_pages
+    cdef int64_t allocate_cell(self, uint32_t cell_class) noexcept nogil
+    cdef void free_cell(self, uint32_t location, uint32_t cell_class) noexcept nogil
+    cdef uint32_t claim_pages(self, uint32_t count, uint32_t *pages, uint32_t kind, uint32_t cell_class) noexcept nogil
+    cdef void free_pages(self, const uint32_t *pages, uint32_t count) noexcept nogil
+    cdef uint32_t release_spares(self) noexcept nogil
+    cdef int adopt_cell(self, uint32_t page, uint32_t cell_class) noexcept nogil
+    cdef void mark_cell_used(self, uint32_t location) noexcept nogil
+    cdef void _link(self, uint32_t page) noexcept nogil
+    cdef void _unlink(self, uint32_t page) noexcept nogil
+    cdef int _push_free(self, uint32_t page) noexcept nogil
+    cdef bint _refill(self) noexcept nogil
+    cdef void _release_cell_page(self, uint32_t page) noexcept nogil
+    cdef void _harvest(self, uint32_t cell_class) noexcept nogil
+    cdef void _free_foreign(self, uint32_t location) noexcept nogil

@@ -1,0 +1,385 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
+"""Page allocator: hands out pages and cells of the pool, and takes them back.
+
+A page's word in the page table changes by CAS only and names its owner. Which cells of an owned page
+are free is the owner's private knowledge; a front end that frees a cell in somebody else's page sets a
+bit in the page's head by CAS, and the owner harvests those bits.
+"""
+
+from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free, realloc
+from libc.string cimport memset
+
+from storage.cells cimport CELL_BYTES, CELLS_IN_PAGE
+from storage.fabric.base cimport OP_CAS, OP_READ, FabricOp
+from storage.fabric.builtins cimport __builtin_ctzll, __builtin_popcountll
+from storage.pool cimport Pool
+from storage.words cimport (
+    CELL_CLASSES,
+    PAGE_BYTES,
+    PAGE_CELLS,
+    PAGE_FREE,
+    PAGE_HEAD_BYTES,
+    PAGE_PAYLOAD,
+    location_cell,
+    location_page,
+    make_location,
+    make_page_word,
+    page_kind,
+)
+
+cdef enum:
+    TABLE_CHUNK = 512    # page words looked at in one READ of 4 KiB
+    CLAIM_CHUNK = 64     # pages claimed by one doorbell
+    HARVEST_PAGES = 32   # page heads read in one doorbell when looking for cells freed by others
+
+
+cdef class PageAllocator:
+    """Pages and cells for one front end, below a limit that all front ends share."""
+
+    def __cinit__(self, Pool pool):
+        cdef uint64_t pages = pool.geometry.page_count
+        self.pool = pool
+        # calloc of untouched memory: the system backs only the entries that are used.
+        self.cell_pages = <CellPage *>calloc(pages, sizeof(CellPage))
+        self.known_words = <uint64_t *>calloc(pages, 8)
+        self.free_capacity = TABLE_CHUNK
+        self.free_stack = <uint32_t *>calloc(TABLE_CHUNK, 4)
+        if self.cell_pages == NULL or self.known_words == NULL or self.free_stack == NULL:
+            raise MemoryError("no memory for the page allocator's books")
+        for number in range(CELL_CLASSES):
+            self.partial[number] = -1
+        self.limit_pages = pages
+
+    def __dealloc__(self):
+        free(self.cell_pages)
+        free(self.known_words)
+        free(self.free_stack)
+
+    # ------------------------------------------------------------------ cells
+
+    cdef int64_t allocate_cell(self, uint32_t cell_class) noexcept nogil:
+        """A free cell's location, or -1 when no page can be had for the class."""
+        cdef int32_t page = self.partial[cell_class]
+        cdef uint32_t claimed
+        cdef CellPage *state
+        cdef int word, bit
+        if page < 0 and self.pool.front_end_high_water > 1:
+            self._harvest(cell_class)
+            page = self.partial[cell_class]
+        if page < 0:
+            if self.claim_pages(1, &claimed, PAGE_CELLS, cell_class) == 0:
+                return -1
+            self.adopt_cell(claimed, cell_class)
+            page = <int32_t>claimed
+        state = &self.cell_pages[page]
+        word = 0
+        while state.free_bits[word] == 0:
+            word += 1
+        bit = __builtin_ctzll(state.free_bits[word])
+        state.free_bits[word] &= state.free_bits[word] - 1
+        state.free_cells -= 1
+        self.class_cells[cell_class] += 1
+        if state.free_cells == 0:
+            self._unlink(page)
+        return make_location(page, word * 64 + bit)
+
+    cdef int adopt_cell(self, uint32_t page, uint32_t cell_class) noexcept nogil:
+        """Begin the books of a page of cells that is ours: every cell free."""
+        cdef CellPage *state = &self.cell_pages[page]
+        cdef uint32_t capacity = CELLS_IN_PAGE[cell_class]
+        cdef uint32_t word
+        cdef char zeros[PAGE_HEAD_BYTES]
+        memset(zeros, 0, PAGE_HEAD_BYTES)
+        self.pool.write_from(self.pool.page_offset(page), zeros, PAGE_HEAD_BYTES)
+        memset(state, 0, sizeof(CellPage))
+        for word in range(capacity // 64):
+            state.free_bits[word] = ~<uint64_t>0
+        if capacity % 64:
+            state.free_bits[capacity // 64] = (<uint64_t>1 << (capacity % 64)) - 1
+        state.capacity = capacity
+        state.free_cells = capacity
+        state.cell_class = cell_class
+        state.owned = True
+        self.class_pages[cell_class] += 1
+        self._link(page)
+        return 0
+
+    cdef void mark_cell_used(self, uint32_t location) noexcept nogil:
+        """Recovery: a published value lives here."""
+        cdef uint32_t page = location_page(location)
+        cdef uint32_t cell = location_cell(location)
+        cdef CellPage *state = &self.cell_pages[page]
+        cdef uint64_t bit = <uint64_t>1 << (cell & 63)
+        if not state.owned or cell >= state.capacity or not state.free_bits[cell >> 6] & bit:
+            return
+        state.free_bits[cell >> 6] &= ~bit
+        state.free_cells -= 1
+        self.class_cells[state.cell_class] += 1
+        if state.free_cells == 0:
+            self._unlink(page)
+
+    cdef void free_cell(self, uint32_t location, uint32_t cell_class) noexcept nogil:
+        """Take a cell back; nothing may name it any more."""
+        cdef uint32_t page = location_page(location)
+        cdef uint32_t cell = location_cell(location)
+        cdef CellPage *state = &self.cell_pages[page]
+        cdef uint64_t bit = <uint64_t>1 << (cell & 63)
+        if not state.owned:
+            self._free_foreign(location)
+            return
+        if state.free_bits[cell >> 6] & bit:
+            return  # free already: a double free must not hand it out twice
+        state.free_bits[cell >> 6] |= bit
+        state.free_cells += 1
+        self.class_cells[state.cell_class] -= 1
+        if not state.linked:
+            self._link(page)
+        # One empty page a class may stay: SET and DEL in turn would else claim and release at every step.
+        if state.free_cells == state.capacity and (state.next_page >= 0 or state.previous_page >= 0):
+            self._release_cell_page(page)
+
+    cdef void _free_foreign(self, uint32_t location) noexcept nogil:
+        cdef uint64_t offset = self.pool.page_offset(location_page(location)) + (location_cell(location) >> 6) * 8
+        cdef uint64_t bit = <uint64_t>1 << (location_cell(location) & 63)
+        cdef uint64_t seen = 0, found
+        while True:
+            found = self.pool.compare_and_swap(offset, seen, seen | bit)
+            if found == seen or found & bit:
+                return
+            seen = found
+
+    cdef void _harvest(self, uint32_t cell_class) noexcept nogil:
+        """Take back the cells of our pages that other front ends have freed."""
+        cdef uint64_t heads[HARVEST_PAGES * 16]
+        cdef FabricOp ops[HARVEST_PAGES]
+        cdef uint32_t pages[HARVEST_PAGES]
+        cdef uint32_t looked = 0, chosen = 0, total = <uint32_t>self.pool.geometry.page_count
+        cdef uint32_t i, word
+        cdef uint64_t bits, bit
+        cdef CellPage *state
+        while looked < total and chosen < HARVEST_PAGES and looked < 65536:
+            state = &self.cell_pages[self.harvest_cursor]
+            if state.owned and state.cell_class == cell_class:
+                pages[chosen] = self.harvest_cursor
+                chosen += 1
+            self.harvest_cursor = (self.harvest_cursor + 1) % total
+            looked += 1
+        if chosen == 0:
+            return
+        memset(ops, 0, chosen * sizeof(FabricOp))
+        for i in range(chosen):
+            ops[i].opcode = OP_READ
+            ops[i].offset = self.pool.page_offset(pages[i])
+            ops[i].local = &heads[i * 16]
+            ops[i].length = PAGE_HEAD_BYTES
+        if self.pool.submit(ops, chosen) != 0:
+            return
+        for i in range(chosen):
+            for word in range(16):
+                bits = heads[i * 16 + word]
+                if bits == 0:
+                    continue
+                if self.pool.compare_and_swap(self.pool.page_offset(pages[i]) + word * 8, bits, 0) != bits:
+                    continue  # somebody frees right now: the next harvest takes it
+                while bits:
+                    bit = <uint64_t>__builtin_ctzll(bits)
+                    bits &= bits - 1
+                    self.free_cell(make_location(pages[i], <uint32_t>(word * 64 + bit)), cell_class)
+                    if not self.cell_pages[pages[i]].owned:
+                        break
+
+    cdef void _link(self, uint32_t page) noexcept nogil:
+        cdef CellPage *state = &self.cell_pages[page]
+        cdef int32_t head = self.partial[state.cell_class]
+        state.next_page = head
+        state.previous_page = -1
+        state.linked = True
+        if head >= 0:
+            self.cell_pages[head].previous_page = <int32_t>page
+        self.partial[state.cell_class] = <int32_t>page
+
+    cdef void _unlink(self, uint32_t page) noexcept nogil:
+        cdef CellPage *state = &self.cell_pages[page]
+        if not state.linked:
+            return
+        if state.previous_page >= 0:
+            self.cell_pages[state.previous_page].next_page = state.next_page
+        else:
+            self.partial[state.cell_class] = state.next_page
+        if state.next_page >= 0:
+            self.cell_pages[state.next_page].previous_page = state.previous_page
+        state.linked = False
+        state.next_page = -1
+        state.previous_page = -1
+
+    cdef void _release_cell_page(self, uint32_t page) noexcept nogil:
+        cdef CellPage *state = &self.cell_pages[page]
+        self._unlink(page)
+        state.owned = False
+        self.class_pages[state.cell_class] -= 1
+        self.payload_pages += 1  # free_pages takes it off again
+        self.free_pages(&page, 1)
+
+    cdef uint32_t release_spares(self) noexcept nogil:
+        """Give back the empty pages that classes keep; how many there were."""
+        cdef uint32_t number, count = 0
+        cdef int32_t page, following
+        for number in range(CELL_CLASSES):
+            page = self.partial[number]
+            while page >= 0:
+                following = self.cell_pages[page].next_page
+                if self.cell_pages[page].free_cells == self.cell_pages[page].capacity:
+                    self._release_cell_page(page)
+                    count += 1
+                page = following
+        return count
+
+    # ------------------------------------------------------------------ pages
+
+    cdef uint32_t claim_pages(self, uint32_t count, uint32_t *pages, uint32_t kind, uint32_t cell_class) noexcept nogil:
+        """Claim ``count`` pages, all or none: ``count``, or 0 when that would pass the limit."""
+        cdef FabricOp ops[CLAIM_CHUNK]
+        cdef uint32_t candidates[CLAIM_CHUNK]
+        cdef uint64_t used_offset = self.pool.geometry.globals
+        cdef uint32_t got = 0, asked, i, page
+        cdef uint64_t before
+        before = self.pool.fetch_and_add(used_offset, count)
+        self.used_pages = before + count
+        if before + count > self.limit_pages:
+            self.pool.fetch_and_add(used_offset, -<uint64_t>count)
+            self.used_pages = before
+            return 0
+        while got < count:
+            asked = 0
+            while asked < CLAIM_CHUNK and got + asked < count:
+                if self.free_count == 0 and not self._refill():
+                    break
+                self.free_count -= 1
+                page = self.free_stack[self.free_count]
+                if page_kind(self.known_words[page]) != PAGE_FREE:
+                    continue
+                memset(&ops[asked], 0, sizeof(FabricOp))
+                ops[asked].opcode = OP_CAS
+                ops[asked].offset = self.pool.page_word_offset(page)
+                ops[asked].compare = self.known_words[page]
+                ops[asked].swap = make_page_word(
+                    self.known_words[page], kind, cell_class, self.pool.front_end, self.pool.incarnation
+                )
+                candidates[asked] = page
+                asked += 1
+            if asked == 0 or self.pool.submit(ops, asked) != 0:
+                break
+            for i in range(asked):
+                page = candidates[i]
+                if ops[i].result == ops[i].compare:
+                    self.known_words[page] = ops[i].swap
+                    pages[got] = page
+                    got += 1
+                else:
+                    self.known_words[page] = ops[i].result
+                    if page_kind(ops[i].result) == PAGE_FREE:
+                        self._push_free(page)
+        if kind == PAGE_PAYLOAD:
+            self.payload_pages += got
+        if got < count:
+            # The table holds fewer free pages than the counter says (a front end died in between).
+            self.payload_pages += 0 if kind == PAGE_PAYLOAD else got
+            self.free_pages(pages, got)
+            self.pool.fetch_and_add(used_offset, -<uint64_t>(count - got))
+            return 0
+        return count
+
+    cdef void free_pages(self, const uint32_t *pages, uint32_t count) noexcept nogil:
+        """Give pages back; nothing may name them any more."""
+        cdef FabricOp ops[CLAIM_CHUNK]
+        cdef uint32_t done = 0, asked, i, page
+        cdef uint64_t freed = 0
+        while done < count:
+            asked = 0
+            while asked < CLAIM_CHUNK and done + asked < count:
+                # From the end: the stack then hands them out again in ascending order.
+                page = pages[count - 1 - done - asked]
+                memset(&ops[asked], 0, sizeof(FabricOp))
+                ops[asked].offset = self.pool.page_word_offset(page)
+                ops[asked].opcode = OP_CAS
+                ops[asked].compare = self.known_words[page]
+                ops[asked].swap = make_page_word(self.known_words[page], PAGE_FREE, 0, 0, 0)
+                asked += 1
+            if self.pool.submit(ops, asked) != 0:
+                return
+            for i in range(asked):
+                page = pages[count - 1 - done - i]
+                while ops[i].result != ops[i].compare and page_kind(ops[i].result) != PAGE_FREE:
+                    # A page that another front end claimed: its word was not known here.
+                    ops[i].compare = ops[i].result
+                    ops[i].swap = make_page_word(ops[i].result, PAGE_FREE, 0, 0, 0)
+                    ops[i].result = self.pool.compare_and_swap(ops[i].offset, ops[i].compare, ops[i].swap)
+                if ops[i].result == ops[i].compare:
+                    self.known_words[page] = ops[i].swap
+                    self._push_free(page)
+                    freed += 1
+                else:
+                    self.known_words[page] = ops[i].result
+            done += asked
+        self.payload_pages -= freed if freed <= self.payload_pages else self.payload_pages
+        self.used_pages = self.pool.fetch_and_add(self.pool.geometry.globals, -freed) - freed
+
+    cdef int _push_free(self, uint32_t page) noexcept nogil:
+        cdef uint32_t *larger
+        if self.free_count == self.free_capacity:
+            larger = <uint32_t *>realloc(self.free_stack, self.free_capacity * 2 * 4)
+            if larger == NULL:
+                return -1  # a later look into the page table finds it again
+            self.free_stack = larger
+            self.free_capacity *= 2
+        self.free_stack[self.free_count] = page
+        self.free_count += 1
+        return 0
+
+    cdef bint _refill(self) noexcept nogil:
+        """Look into the page table until a chunk with free pages is found; False after a whole round."""
+        cdef uint32_t total = <uint32_t>self.pool.geometry.page_count
+        cdef uint32_t looked = 0, count, i
+        while looked < total:
+            count = TABLE_CHUNK if self.cursor + TABLE_CHUNK <= total else total - self.cursor
+            if self.pool.read_into(self.pool.page_word_offset(self.cursor), &self.known_words[self.cursor], count * 8) != 0:
+                return False
+            for i in range(count):
+                if page_kind(self.known_words[self.cursor + count - 1 - i]) == PAGE_FREE:
+                    self._push_free(self.cursor + count - 1 - i)
+            self.cursor = (self.cursor + count) % total
+            looked += count
+            if self.free_count:
+                return True
+        return False
+
+    # ------------------------------------------------------------------ facts
+
+    def set_limit_bytes(self, uint64_t limit_bytes):
+        """Pages in use may not exceed this many bytes; 0 means the whole pool."""
+        cdef uint64_t pages = limit_bytes // PAGE_BYTES
+        if limit_bytes == 0 or pages > self.pool.geometry.page_count:
+            pages = self.pool.geometry.page_count
+        self.limit_pages = pages
+
+    def usage(self) -> dict[str, object]:
+        """Pages and cells by class, for INFO; cells lists (cell bytes, pages, cells in use, cells in all)."""
+        cells = []
+        cell_bytes = 0
+        for number in range(CELL_CLASSES):
+            if self.class_pages[number]:
+                cells.append((
+                    CELL_BYTES[number], self.class_pages[number], self.class_cells[number],
+                    self.class_pages[number] * CELLS_IN_PAGE[number],
+                ))
+                cell_bytes += self.class_cells[number] * CELL_BYTES[number]
+        return {
+            "pages": self.pool.geometry.page_count,
+            "pages_limit": self.limit_pages,
+            "pages_used": self.used_pages,
+            "payload_pages": self.payload_pages,
+            "cell_pages": sum(self.class_pages[number] for number in range(CELL_CLASSES)),
+            "cell_bytes": cell_bytes,
+            "cells": cells,
+        }

@@ -1,0 +1,43 @@
+# cython: language_level=3
+"""Eviction policy: which value makes room, and which entries are swept away."""
+
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+
+from storage.batch cimport Batch, Request
+from storage.engine cimport Engine, Room
+
+
+cdef enum PolicyRule:
+    RULE_NONE = 0      # noeviction
+    RULE_LRU
+    RULE_LFU
+    RULE_RANDOM
+    RULE_TTL
+
+# One value that might go. A higher score goes first.
+cdef struct Candidate:
+    uint64_t word
+    double score
+    uint32_t slot
+    uint32_t last_ms
+
+
+cdef class EvictionPolicy(Room):
+    cdef Engine engine
+    cdef uint8_t rule
+    cdef bint volatile_only
+    cdef uint32_t *residents       # slots that this front end filled, in no order
+    cdef uint32_t resident_count
+    cdef uint32_t resident_capacity
+    cdef uint64_t *is_resident     # one bit a slot
+    cdef Candidate pool[32]        # best candidates of earlier samples, best first
+    cdef uint32_t pool_count
+    cdef uint32_t sweep_cursor
+    cdef Batch evictions
+    cdef bint _evict_for(self, uint32_t cell_class, bint wants_page) noexcept nogil
+    cdef bint _refill(self) noexcept nogil
+    cdef void _offer(self, Candidate candidate) noexcept nogil
+    cdef void _forget(self, uint32_t position) noexcept nogil
+    cdef bint _evict_one(self, Candidate candidate) noexcept nogil
+    cdef uint32_t _evict_page(self, uint32_t page) noexcept nogil
+    cdef uint32_t sweep(self, uint32_t count, bint flushed, uint32_t *examined) noexcept nogil

@@ -1,0 +1,411 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
+"""Eviction policy: which value makes room, and which entries are swept away.
+
+Victims are sampled, as Redis does it: some random entries are scored, the best are remembered in a small
+pool across samples, and the best of the pool goes. Sampling draws from the list of slots that this front
+end has filled, so it costs the same at any load of the index.
+"""
+
+from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free, malloc, realloc
+from libc.string cimport memset
+
+from storage.batch cimport COUNT_AS_EXPIRED, KIND_EVICT, STATUS_OK, Batch, Request
+from storage.cells cimport CELL_BYTES
+from storage.engine cimport Engine, Room, slot_words
+from storage.fabric.base cimport OP_READ, FabricOp
+from storage.pages cimport CellPage
+from storage.words cimport (
+    HEAT_BYTES,
+    MAX_CELLS_PER_PAGE,
+    SLOTS_PER_SET,
+    STATE_LIVE,
+    CellHeader,
+    Heat,
+    cell_expiry_ms,
+    location_page,
+    make_location,
+    word_class,
+    word_has_ttl,
+    word_is_paged,
+    word_location,
+    word_state,
+)
+
+cdef enum:
+    SAMPLES = 24            # entries scored at a time; Redis: 5 at a time into a pool of 16
+    POOL_SIZE = 32
+    SWEEP_CHUNK = 256       # entries looked at in one doorbell by the sweeper
+    HEADER_READ_BYTES = 32  # cell header and expiry
+    MISSES_LIMIT = 64       # samples in a row without any candidate before a policy gives up
+
+_RULES = {
+    "noeviction": (RULE_NONE, False),
+    "allkeys-lru": (RULE_LRU, False),
+    "allkeys-lfu": (RULE_LFU, False),
+    "allkeys-random": (RULE_RANDOM, False),
+    "volatile-lru": (RULE_LRU, True),
+    "volatile-lfu": (RULE_LFU, True),
+    "volatile-random": (RULE_RANDOM, True),
+    "volatile-ttl": (RULE_TTL, True),
+}
+
+
+cdef class EvictionPolicy(Room):
+    """Redis's policies by name, over the entries that this front end filled."""
+
+    def __cinit__(self, Engine engine, str name="allkeys-lru"):
+        cdef uint64_t slots = engine.pool.geometry.slot_count
+        self.engine = engine
+        self.evictions = Batch(MAX_CELLS_PER_PAGE + 2)
+        self.resident_capacity = 1024
+        self.residents = <uint32_t *>malloc(self.resident_capacity * 4)
+        self.is_resident = <uint64_t *>calloc((slots + 63) // 64, 8)
+        if self.residents == NULL or self.is_resident == NULL:
+            raise MemoryError("no memory for the list of resident entries")
+        self.choose(name)
+
+    def __dealloc__(self):
+        free(self.residents)
+        free(self.is_resident)
+
+    def choose(self, str name) -> None:
+        """Switch to the policy ``name``; raises KeyError for an unknown one."""
+        self.rule, self.volatile_only = _RULES[name]
+        self.pool_count = 0
+
+    # -------------------------------------------------------------- residents
+
+    cdef void note_insert(self, uint32_t slot) noexcept nogil:
+        """A slot was filled: it may be sampled from now on."""
+        cdef uint64_t bit = <uint64_t>1 << (slot & 63)
+        cdef uint32_t *larger
+        if self.is_resident[slot >> 6] & bit:
+            return
+        if self.resident_count == self.resident_capacity:
+            larger = <uint32_t *>realloc(self.residents, <size_t>self.resident_capacity * 8)
+            if larger == NULL:
+                return  # not sampled: the probed sets' own eviction still reaches it
+            self.residents = larger
+            self.resident_capacity *= 2
+        self.residents[self.resident_count] = slot
+        self.resident_count += 1
+        self.is_resident[slot >> 6] |= bit
+
+    cdef void _forget(self, uint32_t position) noexcept nogil:
+        cdef uint32_t slot = self.residents[position]
+        self.is_resident[slot >> 6] &= ~(<uint64_t>1 << (slot & 63))
+        self.resident_count -= 1
+        self.residents[position] = self.residents[self.resident_count]
+
+    # -------------------------------------------------------------- make room
+
+    cdef bint make_cell(self, uint32_t cell_class) noexcept nogil:
+        """Free one cell of the class, or a page for it."""
+        if self.engine.allocator.release_spares():
+            return True
+        return self._evict_for(cell_class, False)
+
+    cdef bint make_pages(self, uint32_t count) noexcept nogil:
+        """Evict until ``count`` pages may be claimed; False when that cannot be reached."""
+        cdef uint32_t attempts = 0
+        if count > self.engine.allocator.limit_pages:
+            return False
+        self.engine.allocator.release_spares()
+        while self.engine.allocator.used_pages + count > self.engine.allocator.limit_pages:
+            attempts += 1
+            if attempts > 4 * count + 256 or not self._evict_for(0, True):
+                return False
+        return True
+
+    cdef bint make_slot(self, Request *request) noexcept nogil:
+        """Every probed set is full: evict the entry of theirs that was used longest ago."""
+        cdef Heat heats[8 * SLOTS_PER_SET]
+        cdef FabricOp ops[8 * SLOTS_PER_SET]
+        cdef uint32_t total = request.set_count * SLOTS_PER_SET, i
+        cdef uint64_t slot
+        cdef Candidate candidate
+        cdef int best = -1
+        if self.rule == RULE_NONE or total > 8 * SLOTS_PER_SET:
+            return False
+        memset(ops, 0, sizeof(ops))
+        for i in range(total):
+            slot = ((request.home + i // SLOTS_PER_SET) % self.engine.pool.geometry.set_count) * SLOTS_PER_SET + i % SLOTS_PER_SET
+            ops[i].opcode = OP_READ
+            ops[i].offset = self.engine.pool.heat_offset(slot)
+            ops[i].local = &heats[i]
+            ops[i].length = HEAT_BYTES
+        if self.engine.pool.submit(ops, total) != 0:
+            return False
+        for i in range(total):
+            if word_state(slot_words(request, i)[0]) != STATE_LIVE:
+                continue
+            if self.volatile_only and not word_has_ttl(slot_words(request, i)[0]):
+                continue
+            if best < 0 or <uint32_t>self.engine.now_ms - heats[i].last_ms > <uint32_t>self.engine.now_ms - heats[best].last_ms:
+                best = i
+        if best < 0:
+            return False
+        candidate.slot = <uint32_t>(
+            ((request.home + best // SLOTS_PER_SET) % self.engine.pool.geometry.set_count) * SLOTS_PER_SET + best % SLOTS_PER_SET
+        )
+        candidate.word = slot_words(request, best)[0]
+        self._evict_one(candidate)
+        return True
+
+    cdef bint _evict_for(self, uint32_t cell_class, bint wants_page) noexcept nogil:
+        """Evict so that a cell of the class, or a page, comes free. True when something was evicted."""
+        cdef Candidate best, chosen
+        cdef uint32_t i, j
+        cdef int fitting = -1
+        if self.rule == RULE_NONE:
+            return False
+        if self.pool_count < POOL_SIZE // 2 and not self._refill() and self.pool_count == 0:
+            return False
+        best = self.pool[0]
+        for i in range(self.pool_count):
+            if word_is_paged(self.pool[i].word) or (not wants_page and word_class(self.pool[i].word) == cell_class):
+                fitting = i
+                break
+        # A value whose memory serves directly goes first, unless the best victim is far colder.
+        if fitting >= 0 and self.pool[fitting].score * 2 >= best.score:
+            chosen = self.pool[fitting]
+        else:
+            fitting = 0
+            chosen = best
+        self.pool_count -= 1
+        for j in range(fitting, self.pool_count):
+            self.pool[j] = self.pool[j + 1]
+        if word_is_paged(chosen.word) or (not wants_page and word_class(chosen.word) == cell_class):
+            self._evict_one(chosen)
+            return True
+        # Cells of another size: only a whole page of them is of use.
+        self._evict_page(location_page(word_location(chosen.word)))
+        self.engine.allocator.release_spares()
+        return True
+
+    cdef bint _refill(self) noexcept nogil:
+        """Score some random residents into the pool; False when no candidate was found."""
+        cdef FabricOp ops[SAMPLES * 2]
+        cdef FabricOp expiry_ops[SAMPLES]
+        cdef uint64_t words[SAMPLES]
+        cdef Heat heats[SAMPLES]
+        cdef char headers[SAMPLES * HEADER_READ_BYTES]
+        cdef uint32_t positions[SAMPLES]
+        cdef uint32_t count, i, misses = 0, found = 0, slot
+        cdef uint16_t idle_minutes
+        cdef Candidate candidate
+        while found == 0 and misses < MISSES_LIMIT and self.resident_count:
+            misses += 1
+            count = SAMPLES if self.resident_count > SAMPLES else self.resident_count
+            memset(ops, 0, sizeof(ops))
+            memset(expiry_ops, 0, sizeof(expiry_ops))
+            for i in range(count):
+                if count < SAMPLES:
+                    positions[i] = i
+                else:
+                    positions[i] = <uint32_t>(self.engine.next_random() % self.resident_count)
+                slot = self.residents[positions[i]]
+                ops[i].opcode = OP_READ
+                ops[i].offset = self.engine.pool.slot_offset(slot)
+                ops[i].local = &words[i]
+                ops[i].length = 8
+                ops[count + i].opcode = OP_READ
+                ops[count + i].offset = self.engine.pool.heat_offset(slot)
+                ops[count + i].local = &heats[i]
+                ops[count + i].length = HEAT_BYTES
+            if self.engine.pool.submit(ops, count * 2) != 0:
+                return False
+            if self.rule == RULE_TTL:
+                for i in range(count):
+                    expiry_ops[i].opcode = OP_READ
+                    expiry_ops[i].offset = (
+                        self.engine.cell_offset(word_location(words[i]), word_class(words[i]))
+                        if word_state(words[i]) == STATE_LIVE and self.engine.valid_location(words[i]) else 0
+                    )
+                    expiry_ops[i].local = &headers[i * HEADER_READ_BYTES]
+                    expiry_ops[i].length = HEADER_READ_BYTES
+                if self.engine.pool.submit(expiry_ops, count) != 0:
+                    return False
+            for i in range(count):
+                if word_state(words[i]) != STATE_LIVE or (self.volatile_only and not word_has_ttl(words[i])):
+                    continue
+                candidate.slot = self.residents[positions[i]]
+                candidate.word = words[i]
+                candidate.last_ms = heats[i].last_ms
+                candidate.score = <double>(<uint32_t>self.engine.now_ms - heats[i].last_ms) + 1
+                if self.rule == RULE_LFU:
+                    idle_minutes = <uint16_t>(self.engine.now_ms // 60000) - heats[i].frequency_minute
+                    candidate.score = (
+                        256.0 - (heats[i].frequency - idle_minutes if idle_minutes < heats[i].frequency else 0)
+                        + candidate.score / 4294967296.0
+                    )
+                elif self.rule == RULE_RANDOM:
+                    candidate.score = 1.0
+                elif self.rule == RULE_TTL:
+                    candidate.score = 1e15 - <double>cell_expiry_ms(<CellHeader *>&headers[i * HEADER_READ_BYTES])
+                self._offer(candidate)
+                found += 1
+            # Dead entries leave the list; from the end, so that positions stay true.
+            for i in range(count):
+                if word_state(words[count - 1 - i]) != STATE_LIVE and positions[count - 1 - i] < self.resident_count:
+                    slot = self.residents[positions[count - 1 - i]]
+                    if ops[count - 1 - i].offset == self.engine.pool.slot_offset(slot):
+                        self._forget(positions[count - 1 - i])
+        return found > 0
+
+    cdef void _offer(self, Candidate candidate) noexcept nogil:
+        """Insert into the pool, best first; the worst falls out when it is full."""
+        cdef uint32_t i, place
+        for i in range(self.pool_count):
+            if self.pool[i].slot == candidate.slot:
+                return
+        place = self.pool_count
+        while place > 0 and self.pool[place - 1].score < candidate.score:
+            place -= 1
+        if place >= POOL_SIZE:
+            return
+        if self.pool_count < POOL_SIZE:
+            self.pool_count += 1
+        i = self.pool_count - 1
+        while i > place:
+            self.pool[i] = self.pool[i - 1]
+            i -= 1
+        self.pool[place] = candidate
+
+    cdef bint _evict_one(self, Candidate candidate) noexcept nogil:
+        """Evict exactly what was scored, unless it was used or changed since."""
+        cdef Request *request
+        cdef Heat heat
+        cdef bint evicted
+        if self.rule == RULE_LRU or self.rule == RULE_LFU:
+            if candidate.score and self.engine.pool.read_into(
+                self.engine.pool.heat_offset(candidate.slot), &heat, HEAT_BYTES
+            ) == 0 and candidate.last_ms and heat.last_ms != candidate.last_ms:
+                return False
+        self.evictions.clear()
+        request = self.evictions.add()
+        request.kind = KIND_EVICT
+        request.slot = candidate.slot
+        request.expected = candidate.word
+        self.engine.run(self.evictions)
+        evicted = request.status == STATUS_OK
+        return evicted
+
+    cdef uint32_t _evict_page(self, uint32_t page) noexcept nogil:
+        """Evict every value whose cell lies in the page, found by the cells' back-pointers; how many."""
+        cdef CellPage *state = &self.engine.allocator.cell_pages[page]
+        cdef CellHeader *headers
+        cdef uint64_t *words
+        cdef FabricOp *ops
+        cdef Request *request
+        cdef uint32_t cell, count = 0, i, evicted = 0, cell_class = state.cell_class
+        cdef uint64_t slot_count = self.engine.pool.geometry.slot_count
+        if not state.owned:
+            return 0
+        self.evictions.clear()
+        headers = <CellHeader *>self.evictions.allocate(state.capacity * sizeof(CellHeader))
+        words = <uint64_t *>self.evictions.allocate(state.capacity * 8)
+        ops = <FabricOp *>self.evictions.allocate(state.capacity * sizeof(FabricOp))
+        memset(ops, 0, state.capacity * sizeof(FabricOp))
+        for cell in range(state.capacity):
+            if state.free_bits[cell >> 6] & (<uint64_t>1 << (cell & 63)):
+                continue
+            ops[count].opcode = OP_READ
+            ops[count].offset = self.engine.cell_offset(make_location(page, cell), cell_class)
+            ops[count].local = &headers[count]
+            ops[count].length = sizeof(CellHeader)
+            count += 1
+        if count == 0 or self.engine.pool.submit(ops, count) != 0:
+            return 0
+        memset(ops, 0, state.capacity * sizeof(FabricOp))
+        for i in range(count):
+            ops[i].opcode = OP_READ
+            ops[i].offset = self.engine.pool.slot_offset(headers[i].slot if headers[i].slot < slot_count else 0)
+            ops[i].local = &words[i]
+            ops[i].length = 8
+        if self.engine.pool.submit(ops, count) != 0:
+            return 0
+        for i in range(count):
+            if (
+                word_state(words[i]) != STATE_LIVE or <uint32_t>words[i] != headers[i].echo
+                or location_page(word_location(words[i])) != page or headers[i].slot >= slot_count
+            ):
+                continue  # not published, or unlinked already
+            request = self.evictions.add()
+            request.kind = KIND_EVICT
+            request.slot = headers[i].slot
+            request.expected = words[i]
+        self.engine.run(self.evictions)
+        for i in range(self.evictions.count):
+            evicted += self.evictions.requests[i].status == STATUS_OK
+        return evicted
+
+    # ------------------------------------------------------------------ sweep
+
+    cdef uint32_t sweep(self, uint32_t count, bint flushed, uint32_t *examined) noexcept nogil:
+        """Look at the next ``count`` residents and remove the expired, or those of a flushed database."""
+        cdef uint64_t *words
+        cdef char *headers
+        cdef FabricOp *ops
+        cdef CellHeader *header
+        cdef Request *request
+        cdef uint32_t i, chunk, removed = 0, looked = 0, asked, slot
+        cdef int64_t expiry
+        examined[0] = 0
+        while looked < count and self.resident_count:
+            self.evictions.clear()
+            chunk = SWEEP_CHUNK if count - looked > SWEEP_CHUNK else count - looked
+            if chunk > self.resident_count:
+                chunk = self.resident_count
+            words = <uint64_t *>self.evictions.allocate(chunk * 8)
+            headers = <char *>self.evictions.allocate(chunk * HEADER_READ_BYTES)
+            ops = <FabricOp *>self.evictions.allocate(chunk * sizeof(FabricOp))
+            memset(ops, 0, chunk * sizeof(FabricOp))
+            for i in range(chunk):
+                ops[i].opcode = OP_READ
+                ops[i].offset = self.engine.pool.slot_offset(self.residents[(self.sweep_cursor + i) % self.resident_count])
+                ops[i].local = &words[i]
+                ops[i].length = 8
+            if self.engine.pool.submit(ops, chunk) != 0:
+                return removed
+            memset(ops, 0, chunk * sizeof(FabricOp))
+            asked = 0
+            for i in range(chunk):
+                if word_state(words[i]) == STATE_LIVE and (flushed or word_has_ttl(words[i])) and self.engine.valid_location(words[i]):
+                    ops[asked].opcode = OP_READ
+                    ops[asked].offset = self.engine.cell_offset(word_location(words[i]), word_class(words[i]))
+                    ops[asked].local = headers + i * HEADER_READ_BYTES
+                    ops[asked].length = HEADER_READ_BYTES
+                    asked += 1
+                else:
+                    (<CellHeader *>(headers + i * HEADER_READ_BYTES)).echo = 0  # no LIVE word's low half is 0
+            if asked and self.engine.pool.submit(ops, asked) != 0:
+                return removed
+            for i in range(chunk):
+                header = <CellHeader *>(headers + i * HEADER_READ_BYTES)
+                slot = self.residents[(self.sweep_cursor + i) % self.resident_count]
+                if header.echo != <uint32_t>words[i] or header.slot != slot:
+                    continue
+                expiry = cell_expiry_ms(header)
+                if (expiry >= 0 and expiry <= self.engine.now_ms) or (
+                    flushed and header.epoch != <uint32_t>self.engine.pool.epochs[header.database]
+                ):
+                    request = self.evictions.add()
+                    request.kind = KIND_EVICT
+                    request.flags = COUNT_AS_EXPIRED
+                    request.slot = slot
+                    request.expected = words[i]
+            self.engine.run(self.evictions)
+            for i in range(self.evictions.count):
+                removed += self.evictions.requests[i].status == STATUS_OK
+            # Entries that are gone leave the list: from the end of the chunk, so that positions stay true.
+            i = chunk
+            while i > 0:
+                i -= 1
+                if word_state(words[i]) != STATE_LIVE and self.sweep_cursor + i < self.resident_count:
+                    self._forget(self.sweep_cursor + i)
+            looked += chunk
+            examined[0] = looked
+            self.sweep_cursor = (self.sweep_cursor + chunk) % self.resident_count if self.resident_count else 0
+        return removed

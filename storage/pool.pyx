@@ -1,0 +1,246 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
+"""Pool: where everything lies, and this front end's place in it."""
+
+import os
+import struct
+import zlib
+
+from libc.stdint cimport uint32_t, uint64_t
+from libc.string cimport memset
+
+from storage.fabric.base cimport OP_CAS, OP_FAA, OP_READ, OP_WRITE, Fabric, FabricOp
+from storage.words cimport (
+    CHANGE_COUNTERS,
+    HAZARDS_PER_ROW,
+    HEAT_BYTES,
+    MAX_DATABASES,
+    MAX_FRONT_ENDS,
+    MAX_PAGES,
+    PAGE_BYTES,
+    SET_BYTES,
+    SLOTS_PER_SET,
+)
+
+MAGIC = b"KVCDPOOL"
+VERSION = 1
+SUPERBLOCK_BYTES = 4096
+FRONT_END_ROW_BYTES = 64
+MIN_PAGES = 8
+# magic, version, fabric kind, pool bytes, sets, pages, index entries, hash secret, binding and version
+# bits, node-list epoch, node-list digest, boot identity.
+_SUPERBLOCK = struct.Struct("<8sII4Q16sIIQ32s16s")
+_CLEAN_OFFSET = 1024  # one word outside the checksum: 1 after a clean shutdown
+_FABRIC_KINDS = {"shm": 1, "verbs": 2, "sim": 3}
+
+
+class PoolError(Exception):
+    """The pool cannot be used; the text says what was found and what was expected."""
+
+
+def _aligned(value: int, unit: int) -> int:
+    return (value + unit - 1) // unit * unit
+
+
+def _regions(pool_bytes: int, index_entries: int) -> dict[str, int]:
+    """Offsets of every region of a pool of ``pool_bytes`` with room for ``index_entries`` slots."""
+    set_count = -(-index_entries // SLOTS_PER_SET)
+    offset = SUPERBLOCK_BYTES
+    regions: dict[str, int] = {"pool_bytes": pool_bytes, "set_count": set_count, "slot_count": set_count * SLOTS_PER_SET}
+    for name, size in (
+        ("front_ends", MAX_FRONT_ENDS * FRONT_END_ROW_BYTES),
+        ("hazards", MAX_FRONT_ENDS * HAZARDS_PER_ROW * 8),
+        ("counters", CHANGE_COUNTERS * 8),
+        ("globals", 4096),
+        ("databases", MAX_DATABASES * 8),
+        ("sets", set_count * SET_BYTES),
+        ("heat", set_count * SLOTS_PER_SET * HEAT_BYTES),
+    ):
+        regions[name] = offset
+        offset = _aligned(offset + size, 4096)
+    regions["page_words"] = offset
+    # What is left is shared between pages and their words: one 8-byte word for each page.
+    page_count = max(0, (pool_bytes - offset - PAGE_BYTES) // (PAGE_BYTES + 8))
+    regions["page_count"] = page_count
+    regions["pages"] = _aligned(offset + page_count * 8, PAGE_BYTES)
+    return regions
+
+
+def boot_identity() -> bytes:
+    """Sixteen bytes that change when the machine boots; zeros where the system does not say."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id") as file:
+            return bytes.fromhex(file.read().strip().replace("-", ""))
+    except (OSError, ValueError):
+        return bytes(16)
+
+
+def default_index_entries(pool_bytes: int) -> int:
+    """Slots of the index when nobody says otherwise: one for each 4 KiB, at least 2**20.
+
+    A pool too small to give an eighth of itself to the index gets fewer.
+    """
+    return min(max(1 << 20, pool_bytes // 4096), max(1024, pool_bytes // 8 // 35))
+
+
+cdef class Pool:
+    """One region of memory behind a fabric: geometry, secret, epochs, this front end's row.
+
+    Raises PoolError when the superblock is missing, damaged or of another geometry.
+    """
+
+    def __cinit__(self, Fabric fabric, int front_end=0):
+        self.fabric = fabric
+        self.front_end = front_end
+        memset(self.epochs, 0, sizeof(self.epochs))
+
+    @staticmethod
+    def format(Fabric fabric, *, index_entries=None, secret=None, binding_bits=8, version_bits=14):
+        """Write the superblock of an empty pool over zeroed memory, and attach to it."""
+        entries = index_entries or default_index_entries(fabric.size_bytes)
+        regions = _regions(fabric.size_bytes, entries)
+        if regions["page_count"] < MIN_PAGES:
+            needed = regions["pages"] + MIN_PAGES * (PAGE_BYTES + 8)
+            raise PoolError(
+                f"a pool of {fabric.size_bytes} bytes has no room for {entries} index entries and {MIN_PAGES} pages: "
+                f"give pool-size at least {needed} bytes, or a smaller index-entries"
+            )
+        if regions["page_count"] > MAX_PAGES:
+            raise PoolError(
+                f"a pool of {fabric.size_bytes} bytes has {regions['page_count']} pages; one node addresses at most "
+                f"{MAX_PAGES}: give pool-size at most {int(MAX_PAGES) * int(PAGE_BYTES)} bytes"
+            )
+        block = _SUPERBLOCK.pack(
+            MAGIC, VERSION, _FABRIC_KINDS[fabric.kind], fabric.size_bytes, regions["set_count"], regions["page_count"], entries,
+            secret or os.urandom(16), binding_bits, version_bits, 1, bytes(32), boot_identity(),
+        )
+        pool = Pool(fabric)
+        pool.write(0, block + struct.pack("<I", zlib.crc32(block)))
+        return Pool.attach(fabric)
+
+    @staticmethod
+    def attach(Fabric fabric, int front_end=0):
+        """Attach to a formatted pool and take the front end's row."""
+        cdef Pool pool = Pool(fabric, front_end)
+        block = pool.read(0, _SUPERBLOCK.size)
+        (checksum,) = struct.unpack("<I", pool.read(_SUPERBLOCK.size, 4))
+        (magic, version, kind, pool_bytes, set_count, page_count, entries, secret, binding_bits, version_bits, _epoch, _nodes,
+         _boot) = _SUPERBLOCK.unpack(block)
+        if magic != MAGIC:
+            raise PoolError(f"not a kvcd pool: it begins with {magic!r}, expected {MAGIC!r}")
+        if version != VERSION:
+            raise PoolError(f"pool layout version {version}, this kvcd reads version {VERSION}: empty it to use it here")
+        if zlib.crc32(block) != checksum:
+            raise PoolError(f"damaged superblock: checksum {zlib.crc32(block):#010x}, expected {checksum:#010x}")
+        if kind != _FABRIC_KINDS[fabric.kind]:
+            found = {number: name for name, number in _FABRIC_KINDS.items()}.get(kind, f"number {kind}")
+            raise PoolError(f"a pool of the {found} fabric; it cannot be shared with the {fabric.kind} fabric")
+        if pool_bytes != fabric.size_bytes:
+            raise PoolError(f"the superblock says {pool_bytes} bytes, the memory has {fabric.size_bytes}")
+        regions = _regions(pool_bytes, entries)
+        if (regions["set_count"], regions["page_count"]) != (set_count, page_count):
+            raise PoolError(
+                f"geometry of {set_count} sets and {page_count} pages; {pool_bytes} bytes with {entries} index entries "
+                f"have {regions['set_count']} sets and {regions['page_count']} pages"
+            )
+        pool.geometry = regions
+        pool.secret_low, pool.secret_high = struct.unpack("<QQ", secret)
+        pool.word_format.binding_mask = (1 << binding_bits) - 1
+        pool.word_format.version_mask = (1 << version_bits) - 1
+        pool._enter()
+        return pool
+
+    def _enter(self) -> None:
+        """Take the front end's row: next incarnation, empty hazards, high-water mark raised."""
+        cdef uint64_t row = self.geometry.front_ends + self.front_end * FRONT_END_ROW_BYTES
+        cdef uint64_t before = self.fetch_and_add(row, 2)
+        cdef uint64_t high
+        self.incarnation = <uint32_t>(((before >> 1) + 1) & 0x7FFF)
+        self.write(self.hazard_offset(self.front_end, 0), bytes(HAZARDS_PER_ROW * 8))
+        high = 0
+        while True:
+            found = self.compare_and_swap(self.geometry.globals + 8, high, max(high, <uint64_t>(self.front_end + 1)))
+            if found == high:
+                break
+            high = found
+        self.front_end_high_water = <uint32_t>max(high, <uint64_t>(self.front_end + 1))
+        self.refresh_epochs()
+
+    def refresh_epochs(self) -> None:
+        """Read every database's epoch again."""
+        self.read_into(self.geometry.databases, self.epochs, sizeof(self.epochs))
+
+    def advance_epoch(self, int database) -> None:
+        """FLUSHDB: everything written before is absent from now on."""
+        self.fetch_and_add(self.epoch_offset(database), 1)
+        self.refresh_epochs()
+
+    cdef int submit(self, FabricOp *ops, int count) noexcept nogil:
+        return self.fabric.execute(ops, count)
+
+    cdef int read_into(self, uint64_t offset, void *target, uint32_t length) noexcept nogil:
+        cdef FabricOp op
+        memset(&op, 0, sizeof(op))
+        op.opcode = OP_READ
+        op.offset = offset
+        op.local = target
+        op.length = length
+        return self.fabric.execute(&op, 1)
+
+    cdef int write_from(self, uint64_t offset, const void *source, uint32_t length) noexcept nogil:
+        cdef FabricOp op
+        memset(&op, 0, sizeof(op))
+        op.opcode = OP_WRITE
+        op.offset = offset
+        op.local = <void *>source
+        op.length = length
+        return self.fabric.execute(&op, 1)
+
+    cdef uint64_t compare_and_swap(self, uint64_t offset, uint64_t expected, uint64_t word) noexcept nogil:
+        cdef FabricOp op
+        memset(&op, 0, sizeof(op))
+        op.opcode = OP_CAS
+        op.offset = offset
+        op.compare = expected
+        op.swap = word
+        self.fabric.execute(&op, 1)
+        return op.result
+
+    cdef uint64_t fetch_and_add(self, uint64_t offset, uint64_t addend) noexcept nogil:
+        cdef FabricOp op
+        memset(&op, 0, sizeof(op))
+        op.opcode = OP_FAA
+        op.offset = offset
+        op.compare = addend
+        self.fabric.execute(&op, 1)
+        return op.result
+
+    def read(self, uint64_t offset, uint32_t length) -> bytes:
+        """Bytes at a node-local offset, through the fabric."""
+        data = bytearray(length)
+        cdef char *target = data
+        if self.read_into(offset, target, length) != 0:
+            raise PoolError(f"{length} bytes at {offset} lie outside the pool of {self.fabric.size_bytes} bytes")
+        return bytes(data)
+
+    def write(self, uint64_t offset, bytes data) -> None:
+        """Write bytes at a node-local offset, through the fabric."""
+        if self.write_from(offset, <char *>data, <uint32_t>len(data)) != 0:
+            raise PoolError(f"{len(data)} bytes at {offset} lie outside the pool of {self.fabric.size_bytes} bytes")
+
+    def mark_clean(self, bint clean) -> None:
+        """Record that the pool was left in order (or is in use again)."""
+        self.write(_CLEAN_OFFSET, struct.pack("<Q", 1 if clean else 0))
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether the last user left the pool in order."""
+        return struct.unpack("<Q", self.read(_CLEAN_OFFSET, 8))[0] == 1
+
+    @property
+    def boot(self) -> bytes:
+        """Identity of the boot under which the pool was formatted or last opened."""
+        return _SUPERBLOCK.unpack(self.read(0, _SUPERBLOCK.size))[12]
+
+    def layout(self) -> dict[str, int]:
+        """Offsets and counts of every region."""
+        return dict(self.geometry)

@@ -1,0 +1,47 @@
+# cython: language_level=3
+"""Hazards and retirement: memory is used again only when nobody can be reading it."""
+
+from libc.stdint cimport int16_t, uint32_t, uint64_t
+
+from storage.pages cimport PageAllocator
+from storage.pool cimport Pool
+from storage.words cimport HAZARDS_PER_ROW
+
+cdef enum:
+    PIN_ROOM = 96   # hazards that pins may hold; the rest stays for reads in flight
+
+
+# A value that was unlinked: its cell, and its pages when it had any.
+cdef struct Retired:
+    uint32_t location
+    uint32_t cell_class
+    uint32_t page_count
+    uint32_t *pages
+
+
+cdef class Reclaimer:
+    cdef Pool pool
+    cdef PageAllocator allocator
+    cdef Retired *retired
+    cdef uint32_t retired_count
+    cdef uint32_t retired_capacity
+    cdef uint64_t row[HAZARDS_PER_ROW]       # what this front end's hazard row holds
+    cdef uint32_t pins[HAZARDS_PER_ROW]      # how many readers share each
+    cdef uint32_t pin_pages[HAZARDS_PER_ROW]
+    cdef readonly uint32_t pin_count
+    cdef uint64_t pinned_pages
+    cdef uint64_t *all_rows
+    cdef void retire(self, uint32_t location, uint32_t cell_class, const uint32_t *pages, uint32_t page_count) noexcept nogil
+    cdef void collect(self) noexcept nogil
+    cdef int16_t take_hazard(self, uint64_t name, bint for_pin) noexcept nogil
+    cdef void drop_hazard(self, int16_t index) noexcept nogil
+    cdef int16_t find_pin(self, uint32_t first_page) noexcept nogil
+    cdef void add_pin(self, int16_t index, uint32_t pages) noexcept nogil
+    cdef bint release_pin(self, uint32_t first_page) noexcept nogil
+
+
+cdef inline uint64_t hazard_of_cell(uint32_t location) noexcept nogil:
+    return (<uint64_t>1 << 62) | location
+
+cdef inline uint64_t hazard_of_page(uint32_t page) noexcept nogil:
+    return (<uint64_t>1 << 63) | page

@@ -1,0 +1,161 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
+"""Hazards and retirement: memory is used again only when nobody can be reading it.
+
+A reader writes the name of what it is about to read into its front end's row, and then looks at the slot
+again (hazard pointers; Michael 2004). Whoever took a value out of its slot retires it here; it is freed
+after a look at the rows of all front ends that began after the slot was changed and did not find it.
+"""
+
+from libc.stdint cimport int16_t, uint32_t, uint64_t
+from libc.stdlib cimport abort, calloc, free, malloc, realloc
+from libc.string cimport memcpy, memset
+
+from storage.fabric.base cimport OP_READ, FabricOp
+from storage.pages cimport PageAllocator
+from storage.pool cimport Pool
+from storage.words cimport HAZARDS_PER_ROW, MAX_FRONT_ENDS
+
+
+cdef class Reclaimer:
+    """This front end's hazard row and the values that it unlinked but may not free yet."""
+
+    def __cinit__(self, Pool pool, PageAllocator allocator):
+        self.pool = pool
+        self.allocator = allocator
+        self.all_rows = <uint64_t *>calloc(MAX_FRONT_ENDS * HAZARDS_PER_ROW, 8)
+        if self.all_rows == NULL:
+            raise MemoryError("no memory for hazard rows")
+
+    def __dealloc__(self):
+        cdef uint32_t i
+        for i in range(self.retired_count):
+            free(self.retired[i].pages)
+        free(self.retired)
+        free(self.all_rows)
+
+    cdef void retire(
+        self, uint32_t location, uint32_t cell_class, const uint32_t *pages, uint32_t page_count
+    ) noexcept nogil:
+        """An unlinked value: free its cell and pages as soon as no hazard names them."""
+        cdef Retired *entry
+        cdef uint32_t larger
+        if self.retired_count == self.retired_capacity:
+            larger = self.retired_capacity * 2 if self.retired_capacity else 256
+            self.retired = <Retired *>realloc(self.retired, larger * sizeof(Retired))
+            if self.retired == NULL:
+                abort()
+            self.retired_capacity = larger
+        entry = &self.retired[self.retired_count]
+        self.retired_count += 1
+        entry.location = location
+        entry.cell_class = cell_class
+        entry.page_count = page_count
+        entry.pages = NULL
+        if page_count:
+            entry.pages = <uint32_t *>malloc(page_count * 4)
+            if entry.pages == NULL:
+                abort()
+            memcpy(entry.pages, pages, page_count * 4)
+
+    cdef void collect(self) noexcept nogil:
+        """Free whatever no hazard names; the rest waits for the next call."""
+        cdef FabricOp ops[2]
+        cdef uint64_t high_water = 0
+        cdef uint64_t hazards[MAX_FRONT_ENDS * 4]
+        cdef uint32_t count = 0, i, kept = 0, rows, j
+        cdef Retired entry
+        cdef bint named, many = False
+        if self.retired_count == 0:
+            return
+        rows = self.pool.front_end_high_water
+        while True:
+            memset(ops, 0, sizeof(ops))
+            ops[0].opcode = OP_READ
+            ops[0].offset = self.pool.geometry.globals + 8
+            ops[0].local = &high_water
+            ops[0].length = 8
+            ops[1].opcode = OP_READ
+            ops[1].offset = self.pool.hazard_offset(0, 0)
+            ops[1].local = self.all_rows
+            ops[1].length = rows * HAZARDS_PER_ROW * 8
+            if self.pool.submit(ops, 2) != 0:
+                return
+            if high_water <= rows or high_water > MAX_FRONT_ENDS:
+                break
+            # A front end joined: its row counts too.
+            rows = <uint32_t>high_water
+            self.pool.front_end_high_water = rows
+        for i in range(rows * HAZARDS_PER_ROW):
+            if self.all_rows[i]:
+                if count < MAX_FRONT_ENDS * 4:
+                    hazards[count] = self.all_rows[i]
+                    count += 1
+                else:
+                    many = True
+        for i in range(self.retired_count):
+            entry = self.retired[i]
+            named = many
+            if count and not named:
+                for j in range(count):
+                    if hazards[j] == hazard_of_cell(entry.location) or (
+                        entry.page_count and hazards[j] == hazard_of_page(entry.pages[0])
+                    ):
+                        named = True
+                        break
+            if named:
+                self.retired[kept] = entry
+                kept += 1
+                continue
+            self.allocator.free_cell(entry.location, entry.cell_class)
+            if entry.page_count:
+                self.allocator.free_pages(entry.pages, entry.page_count)
+                free(entry.pages)
+        self.retired_count = kept
+
+    cdef int16_t take_hazard(self, uint64_t name, bint for_pin) noexcept nogil:
+        """A free place of the row, now ours for ``name``; -1 when none is free. The caller writes it out."""
+        cdef int16_t i
+        if for_pin and self.pin_count >= PIN_ROOM:
+            return -1
+        for i in range(HAZARDS_PER_ROW):
+            if self.row[i] == 0:
+                self.row[i] = name
+                return i
+        return -1
+
+    cdef void drop_hazard(self, int16_t index) noexcept nogil:
+        """The place is free again; the caller has written, or writes, a zero there."""
+        self.row[index] = 0
+
+    cdef int16_t find_pin(self, uint32_t first_page) noexcept nogil:
+        """Where this value is pinned already, or -1."""
+        cdef int16_t i
+        if self.pin_count == 0:
+            return -1
+        for i in range(HAZARDS_PER_ROW):
+            if self.pins[i] and self.row[i] == hazard_of_page(first_page):
+                return i
+        return -1
+
+    cdef void add_pin(self, int16_t index, uint32_t pages) noexcept nogil:
+        if self.pins[index] == 0:
+            self.pin_count += 1
+            self.pin_pages[index] = pages
+            self.pinned_pages += pages
+        self.pins[index] += 1
+
+    cdef bint release_pin(self, uint32_t first_page) noexcept nogil:
+        """One reader of a pinned value is done; True when it was the last."""
+        cdef int16_t index = self.find_pin(first_page)
+        cdef uint64_t zero = 0
+        if index < 0:
+            return False
+        self.pins[index] -= 1
+        if self.pins[index]:
+            return False
+        self.pin_count -= 1
+        self.pinned_pages -= self.pin_pages[index]
+        self.row[index] = 0
+        self.pool.write_from(self.pool.hazard_offset(self.pool.front_end, index), &zero, 8)
+        self.collect()
+        return True

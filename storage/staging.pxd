@@ -1,0 +1,59 @@
+# cython: language_level=3
+"""Large values on their way: staged ones that are being received, pinned ones that are being sent."""
+
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+
+from storage.engine cimport Engine
+
+cdef enum StageResult:
+    STAGE_OK = 0
+    STAGE_FULL = 1     # the pool has no room for it
+    STAGE_WAIT = 2     # unfinished values hold their share of the pool: wait for one to finish
+
+
+cdef class StagingArea:
+    cdef Engine engine
+    cdef uint64_t limit_pages
+    cdef uint64_t pages_held
+    cdef list unfinished         # in order of their beginning; the first may always go on
+    cdef object __weakref__
+
+
+cdef class StagedValue:
+    cdef StagingArea area
+    cdef readonly uint64_t size_bytes
+    cdef uint64_t received
+    cdef uint32_t *pages
+    cdef uint32_t page_count     # when complete
+    cdef uint32_t claimed
+    cdef uint64_t in_pages       # bytes that go to pages; the rest is the tail
+    cdef char *tail
+    cdef char *bounce            # where no page can be touched in place
+    cdef bint released
+    cdef int reserve(self) except -1
+    cdef char *region(self, uint64_t *available) noexcept
+    cdef int advance(self, uint64_t count) except -1
+    cpdef void published(self)
+    cpdef void discard(self)
+
+
+cdef class PinnedValue:
+    cdef Engine engine
+    cdef readonly uint64_t size_bytes
+    cdef uint32_t *pages
+    cdef uint32_t page_count
+    cdef char *tail
+    cdef uint32_t tail_bytes
+    cdef bint released
+    cdef char *run_at(self, uint64_t position, uint64_t *length) noexcept nogil
+    cdef int copy_at(self, uint64_t position, char *target, uint64_t length) noexcept nogil
+    cpdef void release(self)
+
+
+cdef class PageRun:
+    cdef PinnedValue value
+    cdef char *start
+    cdef Py_ssize_t length
+
+
+cdef PinnedValue take_pin(Engine engine, const uint32_t *pages, uint32_t page_count, const char *tail, uint32_t tail_bytes, uint64_t size_bytes)

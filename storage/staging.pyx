@@ -1,0 +1,281 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
+"""Large values on their way: staged ones that are being received, pinned ones that are being sent."""
+
+from cpython.buffer cimport PyBuffer_FillInfo
+from libc.stdint cimport uint32_t, uint64_t
+from libc.stdlib cimport free, malloc
+from libc.string cimport memcpy
+
+from storage.engine cimport Engine
+from storage.words cimport MAX_CELL_BYTES, PAGE_BYTES, PAGE_PAYLOAD
+
+cdef enum:
+    WINDOW_PAGES = 64          # claimed ahead of the bytes: 4 MiB at a time, what one recv can bring
+    HEAD_BYTES_MAX = 40
+
+
+cdef class StagingArea:
+    """What all unfinished values may hold together, and who may go on when that is used up."""
+
+    def __cinit__(self, Engine engine):
+        self.engine = engine
+        self.limit_pages = engine.pool.geometry.page_count // 4
+        self.unfinished = []
+
+    def set_limit_bytes(self, uint64_t limit_bytes) -> None:
+        """Pages that unfinished values may hold together; the oldest one may pass it."""
+        self.limit_pages = max(1, limit_bytes // PAGE_BYTES)
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of pool pages that unfinished values hold."""
+        return self.pages_held * PAGE_BYTES
+
+
+cdef class StagedValue:
+    """A large argument that is received straight into pool pages and not yet published.
+
+    Pages are claimed as bytes arrive, never on the strength of the announced length. ``discard`` gives
+    them back; ``published`` says that they belong to a published value now.
+    """
+
+    def __cinit__(self, StagingArea area, uint64_t size_bytes, uint32_t key_bytes):
+        cdef uint64_t whole = size_bytes // PAGE_BYTES
+        cdef uint32_t rest = <uint32_t>(size_bytes % PAGE_BYTES)
+        cdef uint64_t list_bytes = whole * 4
+        self.area = area
+        self.size_bytes = size_bytes
+        if HEAD_BYTES_MAX + key_bytes + list_bytes > MAX_CELL_BYTES:
+            list_bytes = 4  # the list goes to a page of its own
+        if rest and HEAD_BYTES_MAX + key_bytes + list_bytes + rest > MAX_CELL_BYTES and list_bytes > 4:
+            list_bytes = 4 if HEAD_BYTES_MAX + key_bytes + 4 + rest <= MAX_CELL_BYTES else list_bytes
+        if rest and HEAD_BYTES_MAX + key_bytes + list_bytes + rest <= MAX_CELL_BYTES:
+            self.in_pages = whole * PAGE_BYTES
+            self.page_count = <uint32_t>whole
+            self.tail = <char *>malloc(rest)
+            if self.tail == NULL:
+                raise MemoryError("no memory for the tail of a value")
+        else:
+            self.in_pages = size_bytes
+            self.page_count = <uint32_t>(whole + (1 if rest else 0))
+        self.pages = <uint32_t *>malloc((self.page_count + 1) * 4)
+        if self.pages == NULL:
+            raise MemoryError("no memory for a page list")
+        area.unfinished.append(self)
+
+    def __dealloc__(self):
+        if not self.released:
+            self._release(True)
+        free(self.pages)
+        free(self.tail)
+        free(self.bounce)
+
+    cdef int reserve(self) except -1:
+        """Claim the pages that the next bytes need; a StageResult."""
+        cdef uint64_t used_pages = (self.received + PAGE_BYTES) // PAGE_BYTES
+        cdef uint32_t wanted
+        if self.received >= self.in_pages or self.claimed >= used_pages:
+            return STAGE_OK
+        wanted = self.page_count - self.claimed
+        if wanted > WINDOW_PAGES:
+            wanted = WINDOW_PAGES
+        if self.area.pages_held + wanted > self.area.limit_pages and self.area.unfinished[0] is not self:
+            return STAGE_WAIT
+        if self.area.engine.allocator.claim_pages(wanted, self.pages + self.claimed, PAGE_PAYLOAD, 0) == 0:
+            self.area.engine.reclaimer.collect()
+            if not self.area.engine.room.make_pages(wanted) or self.area.engine.allocator.claim_pages(
+                wanted, self.pages + self.claimed, PAGE_PAYLOAD, 0
+            ) == 0:
+                return STAGE_FULL
+        self.claimed += wanted
+        self.area.pages_held += wanted
+        return STAGE_OK
+
+    cdef char *region(self, uint64_t *available) noexcept:
+        """Where the next bytes go and how many fit there in one piece; ``reserve`` came first."""
+        cdef uint32_t page, last
+        cdef uint64_t offset
+        cdef char *place
+        if self.received >= self.in_pages:
+            available[0] = self.size_bytes - self.received
+            return self.tail + (self.received - self.in_pages)
+        page = <uint32_t>(self.received // PAGE_BYTES)
+        offset = self.received % PAGE_BYTES
+        place = self.area.engine.pool.fabric.address(0, self.area.engine.pool.page_offset(self.pages[page]), PAGE_BYTES)
+        if place == NULL:
+            if self.bounce == NULL:
+                self.bounce = <char *>malloc(PAGE_BYTES)
+                if self.bounce == NULL:
+                    available[0] = 0
+                    return NULL
+            place = self.bounce
+            last = page
+        else:
+            last = page
+            while last + 1 < self.claimed and self.pages[last + 1] == self.pages[last] + 1:
+                last += 1
+        available[0] = <uint64_t>(last - page + 1) * PAGE_BYTES - offset
+        if available[0] > self.in_pages - self.received:
+            available[0] = self.in_pages - self.received
+        return place + offset
+
+    cdef int advance(self, uint64_t count) except -1:
+        """``count`` bytes were put where ``region`` said."""
+        cdef uint32_t page = <uint32_t>(self.received // PAGE_BYTES)
+        cdef bint to_page = self.received < self.in_pages
+        self.received += count
+        if self.bounce != NULL and to_page and (self.received % PAGE_BYTES == 0 or self.received >= self.in_pages):
+            self.area.engine.pool.write_from(
+                self.area.engine.pool.page_offset(self.pages[page]), self.bounce,
+                <uint32_t>(self.received - <uint64_t>page * PAGE_BYTES),
+            )
+        return 0
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all bytes have arrived."""
+        return self.received == self.size_bytes
+
+    def tobytes(self) -> bytes:
+        """Copy the value out."""
+        cdef bytearray out = bytearray(self.received)
+        cdef char *target = out
+        cdef uint64_t position = 0, length
+        while position < self.received and position < self.in_pages:
+            length = PAGE_BYTES if self.in_pages - position > PAGE_BYTES else self.in_pages - position
+            self.area.engine.pool.read_into(
+                self.area.engine.pool.page_offset(self.pages[position // PAGE_BYTES]), target + position, <uint32_t>length
+            )
+            position += length
+        if self.received > self.in_pages:
+            memcpy(target + self.in_pages, self.tail, self.received - self.in_pages)
+        return bytes(out)
+
+    cpdef void published(self):
+        """The pages belong to a published value now."""
+        self._release(False)
+
+    cpdef void discard(self):
+        """Give the pages back; harmless after the value was published."""
+        self._release(True)
+
+    def _release(self, bint give_back) -> None:
+        if self.released:
+            return
+        self.released = True
+        self.area.pages_held -= self.claimed
+        if give_back and self.claimed:
+            self.area.engine.allocator.free_pages(self.pages, self.claimed)
+        try:
+            self.area.unfinished.remove(self)
+        except ValueError:
+            pass
+
+
+cdef PinnedValue take_pin(
+    Engine engine, const uint32_t *pages, uint32_t page_count, const char *tail, uint32_t tail_bytes, uint64_t size_bytes
+):
+    """The pin of an answered READ as an object; its deallocation releases it."""
+    cdef PinnedValue value = PinnedValue.__new__(PinnedValue)
+    value.engine = engine
+    value.size_bytes = size_bytes
+    value.page_count = page_count
+    value.tail_bytes = tail_bytes
+    value.pages = <uint32_t *>malloc(page_count * 4)
+    value.tail = <char *>malloc(tail_bytes if tail_bytes else 1)
+    if value.pages == NULL or value.tail == NULL:
+        value.released = True
+        engine.unpin(pages[0])
+        raise MemoryError("no memory for a page list")
+    memcpy(value.pages, pages, page_count * 4)
+    memcpy(value.tail, tail, tail_bytes)
+    return value
+
+
+cdef class PinnedValue:
+    """A published large value whose pages cannot be used for anything else until ``release``."""
+
+    def __dealloc__(self):
+        self.release()
+        free(self.pages)
+        free(self.tail)
+
+    cpdef void release(self):
+        """The value is no longer read through this object."""
+        if not self.released:
+            self.released = True
+            self.engine.unpin(self.pages[0])
+
+    cdef char *run_at(self, uint64_t position, uint64_t *length) noexcept nogil:
+        """The contiguous piece of memory that begins at ``position``; NULL where it cannot be touched in place."""
+        cdef uint64_t in_pages = <uint64_t>self.page_count * PAGE_BYTES
+        cdef uint32_t page, last
+        cdef char *place
+        if in_pages > self.size_bytes:
+            in_pages = self.size_bytes
+        if position >= in_pages:
+            length[0] = self.size_bytes - position
+            return self.tail + (position - in_pages)
+        page = <uint32_t>(position // PAGE_BYTES)
+        last = page
+        while last + 1 < self.page_count and self.pages[last + 1] == self.pages[last] + 1:
+            last += 1
+        length[0] = <uint64_t>(last + 1) * PAGE_BYTES - position
+        if length[0] > in_pages - position:
+            length[0] = in_pages - position
+        place = self.engine.pool.fabric.address(0, self.engine.pool.page_offset(self.pages[page]), PAGE_BYTES)
+        if place == NULL:
+            return NULL
+        return place + position % PAGE_BYTES
+
+    cdef int copy_at(self, uint64_t position, char *target, uint64_t length) noexcept nogil:
+        """Copy a piece out through the fabric."""
+        cdef uint64_t in_pages = <uint64_t>self.page_count * PAGE_BYTES
+        cdef uint64_t step
+        if in_pages > self.size_bytes:
+            in_pages = self.size_bytes
+        while length:
+            if position >= in_pages:
+                memcpy(target, self.tail + (position - in_pages), length)
+                return 0
+            step = PAGE_BYTES - position % PAGE_BYTES
+            if step > length:
+                step = length
+            if step > in_pages - position:
+                step = in_pages - position
+            if self.engine.pool.read_into(
+                self.engine.pool.page_offset(self.pages[position // PAGE_BYTES]) + position % PAGE_BYTES, target, <uint32_t>step
+            ) != 0:
+                return -1
+            target += step
+            position += step
+            length -= step
+        return 0
+
+    def tobytes(self) -> bytes:
+        """Copy the whole value out."""
+        cdef bytearray out = bytearray(self.size_bytes)
+        if self.copy_at(0, <char *>out, self.size_bytes) != 0:
+            raise OSError("the memory node does not answer")
+        return bytes(out)
+
+    def slice(self, uint64_t position, uint64_t length) -> PageRun:
+        """A buffer over at most ``length`` bytes from ``position``: as many as lie in one piece."""
+        cdef PageRun run = PageRun.__new__(PageRun)
+        cdef uint64_t available = 0
+        run.value = self
+        run.start = self.run_at(position, &available)
+        run.length = <Py_ssize_t>(available if available < length else length)
+        if run.start == NULL:
+            raise BufferError("these pages cannot be touched in place")
+        return run
+
+
+cdef class PageRun:
+    """Buffer over a piece of a pinned value; keeps the pin as long as anyone holds a view of it."""
+
+    def __getbuffer__(self, Py_buffer *buffer, int flags):
+        PyBuffer_FillInfo(buffer, self, self.start, self.length, 1, flags)
+
+    def __len__(self):
+        return self.length
