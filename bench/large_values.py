@@ -38,14 +38,13 @@ def group() -> Group:
 
 def load(server: Server) -> None:
     """Set every key, get it back once and compare all bytes."""
-    connection = Connection(server.host, server.port)
-    for size, key_count in SIZES_MIB.items():
-        payload = _PAYLOADS[size]
-        reply = b"$%d\r\n%s\r\n" % (len(payload), payload)
-        for number in range(key_count):
-            connection.ask(encode(b"SET", _key(size, number), payload), b"+OK\r\n")
-            connection.ask(encode(b"GET", _key(size, number)), reply)
-    connection.close()
+    with Connection(server.host, server.port) as connection:
+        for size, key_count in SIZES_MIB.items():
+            payload = _PAYLOADS[size]
+            reply = b"$%d\r\n%s\r\n" % (len(payload), payload)
+            for number in range(key_count):
+                connection.ask(encode(b"SET", _key(size, number), payload), b"+OK\r\n")
+                connection.ask(encode(b"GET", _key(size, number)), reply)
 
 
 def _key(size: int, number: int) -> bytes:
@@ -63,15 +62,14 @@ def _runner(command: str, size: int) -> Callable[[Server, float], Measurement]:
 
         def client(index: int) -> None:
             try:
-                connection = Connection(server.host, server.port)
-                operation = one(connection, size)
-                operation(index)  # warm: connection, buffers and the server's thread
-                ready.wait()
-                ready.wait()  # the deadline is set in between
-                while time.perf_counter() < deadline_s[0]:
-                    operation(index + counts[index])
-                    counts[index] += 1
-                connection.close()
+                with Connection(server.host, server.port) as connection:
+                    operation = one(connection, size)
+                    operation(index)  # warm: connection, buffers and the server's thread
+                    ready.wait()
+                    ready.wait()  # the deadline is set in between
+                    while time.perf_counter() < deadline_s[0]:
+                        operation(index + counts[index])
+                        counts[index] += 1
             except (OSError, WireError) as error:
                 failures.append(error)
                 ready.abort()

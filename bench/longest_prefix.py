@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 from bench.measure import Case, Group, Measurement, Way, timed
@@ -59,14 +60,13 @@ def group() -> Group:
 
 def load(server: Server) -> None:
     """Store all chains at full length, and the script where there is Lua."""
-    connection = Connection(server.host, server.port)
     length = max(LENGTHS)
-    for chain in range(CHAINS):
-        connection.ask(b"".join(encode(b"SET", key, _VALUE) for key in _present(length, chain)), b"+OK\r\n" * length)
-    if server.knows("EVALSHA"):
-        sha = _script_sha()
-        connection.ask(encode(b"SCRIPT", b"LOAD", LUA_LONGEST_PREFIX), b"$%d\r\n%s\r\n" % (len(sha), sha))
-    connection.close()
+    with Connection(server.host, server.port) as connection:
+        for chain in range(CHAINS):
+            connection.ask(b"".join(encode(b"SET", key, _VALUE) for key in _present(length, chain)), b"+OK\r\n" * length)
+        if server.knows("EVALSHA"):
+            sha = _script_sha()
+            connection.ask(encode(b"SCRIPT", b"LOAD", LUA_LONGEST_PREFIX), b"$%d\r\n%s\r\n" % (len(sha), sha))
 
 
 def _key(kind: str, chain: int, depth: int) -> bytes:
@@ -109,7 +109,11 @@ def _runner(exchanges: list[_Exchange], clients: int) -> Callable[[Server, float
     """Every client has one request out at a time; all are sent before the first reply is read."""
 
     def run(server: Server, seconds: float) -> Measurement:
-        connections = [Connection(server.host, server.port) for _ in range(clients)]
+        with ExitStack() as cleanup:
+            connections = [cleanup.enter_context(Connection(server.host, server.port)) for _ in range(clients)]
+            return play(connections, server, seconds)
+
+    def play(connections: list[Connection], server: Server, seconds: float) -> Measurement:
         buffers = [bytearray(len(exchange.reply)) for exchange in exchanges]
         operations = turn = 0
 
@@ -129,8 +133,6 @@ def _runner(exchanges: list[_Exchange], clients: int) -> Callable[[Server, float
                 for _ in range(_ROUNDS_BETWEEN_CLOCK_READS):
                     play_round()
                 operations += clients * _ROUNDS_BETWEEN_CLOCK_READS
-        for connection in connections:
-            connection.close()
         return Measurement(operations, watch.elapsed_s, watch.processor_s)
 
     return run

@@ -14,6 +14,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 START_TIMEOUT_S = 30
 STOP_TIMEOUT_S = 20
@@ -98,7 +100,7 @@ def _wait_until_it_answers(label: str, port: int, process: subprocess.Popen[byte
     deadline_s = time.monotonic() + START_TIMEOUT_S
     while True:
         try:
-            with redis.Redis(port=port, protocol=2, socket_timeout=5) as client:
+            with redis.Redis(port=port, protocol=2, socket_timeout=5, retry=Retry(NoBackoff(), 0)) as client:
                 client.ping()
             return
         except redis.RedisError as error:

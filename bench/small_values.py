@@ -32,13 +32,12 @@ def group() -> Group:
 
 def load(server: Server) -> None:
     """Fill all keys that redis-benchmark may ask for."""
-    connection = Connection(server.host, server.port)
     value = b"x" * VALUE_SIZE_BYTES
-    for first in range(0, KEYS, _LOAD_BATCH):
-        # the key format is redis-benchmark's own
-        batch = b"".join(encode(b"SET", b"key:%012d" % number, value) for number in range(first, first + _LOAD_BATCH))
-        connection.ask(batch, b"+OK\r\n" * _LOAD_BATCH)
-    connection.close()
+    with Connection(server.host, server.port) as connection:
+        for first in range(0, KEYS, _LOAD_BATCH):
+            # the key format is redis-benchmark's own
+            batch = b"".join(encode(b"SET", b"key:%012d" % number, value) for number in range(first, first + _LOAD_BATCH))
+            connection.ask(batch, b"+OK\r\n" * _LOAD_BATCH)
 
 
 def _runner(command: str, depth: int) -> Callable[[Server, float], Measurement]:

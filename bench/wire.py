@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import socket
 import struct
+from typing import Self
 
-REPLY_TIMEOUT_S = 60
+REPLY_TIMEOUT_S = 20
 _ERROR_REPLY = ord("-")
 
 
@@ -40,7 +41,10 @@ class Connection:
         """Fill the first ``size_bytes`` of ``buffer``."""
         received = 0
         while received < size_bytes:
-            count = self._socket.recv_into(buffer[received:], size_bytes - received, socket.MSG_WAITALL)
+            try:
+                count = self._socket.recv_into(buffer[received:], size_bytes - received, socket.MSG_WAITALL)
+            except BlockingIOError as error:  # the socket's deadline has passed
+                raise WireError(f"{received} bytes came and no more where {size_bytes} were due") from error
             if count == 0:
                 raise WireError("the server closed the connection")
             received += count
@@ -58,7 +62,11 @@ class Connection:
         view = memoryview(buffer)
         received = 0
         while received < len(expected):
-            count = self._socket.recv_into(view[received:])
+            try:
+                count = self._socket.recv_into(view[received:])
+            except BlockingIOError as error:  # the socket's deadline has passed
+                got = bytes(buffer[: min(received, 100)])
+                raise WireError(f"got {got!r} and no more where {expected[:100]!r} was due") from error
             if count == 0:
                 raise WireError("the server closed the connection")
             received += count
@@ -70,3 +78,9 @@ class Connection:
     def close(self) -> None:
         """Close the connection."""
         self._socket.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()

@@ -33,7 +33,7 @@ def replay(
         Path, typer.Argument(help="A trace in Mooncake's format: jsonl with timestamp, input_length, output_length, hash_ids.")
     ],
     url: Annotated[
-        str, typer.Option(help="The server: redis://[USER:PASSWORD@]HOST:PORT[/DATABASE] or unix://PATH.")
+        str, typer.Option(help="The server: redis://HOST:PORT, redis://USER:PASSWORD@HOST:PORT/DATABASE, unix://PATH.")
     ] = "redis://127.0.0.1:6379",
     mode: Annotated[Mode, typer.Option(help="plain: EXISTS, GET, SET, on any server; prefix: the PREFIX commands.")] = Mode.PLAIN,
     value_size: Annotated[int, typer.Option(min=1, max=MAX_VALUE_SIZE_BYTES, metavar="BYTES", help="Size of each block's value.")] = 4096,
@@ -49,8 +49,9 @@ def replay(
 ) -> None:
     """Play a trace as an inference node would: look up the prefix, get what is there, set what is missing.
 
-    Every value read is compared with what was written, byte for byte. Exit code 0: done and all bytes right; 1: a wrong byte,
-    or the server was lost; 2: could not begin; 130: interrupted (the report covers what was done).
+    Every value read is compared with what was written, byte for byte.
+
+    Exit code 0: done, all bytes right; 1: a wrong byte or a lost server; 2: could not begin; 130: interrupted.
     """
     try:
         plan = ReplayPlan(

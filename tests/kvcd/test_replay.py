@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import signal
 import subprocess
+import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -418,6 +420,37 @@ def test_the_command_tells_redis_server_has_no_prefix_commands(redis_socket: Pat
     result = CliRunner().invoke(command_line(), [str(trace_file), "--url", f"unix://{redis_socket}", "--mode", "prefix"])
     assert result.exit_code == 2
     assert "this server has no PREFIX commands; use --mode plain" in result.stderr
+
+
+def test_help_is_printed() -> None:
+    result = CliRunner().invoke(command_line(), ["--help"])
+    assert result.exit_code == 0
+    assert "--value-size" in result.stdout
+
+
+async def test_interrupted_the_command_reports_what_was_done(trace_file: Path, tmp_path: Path) -> None:
+    model = ModelServer()
+    started: asyncio.Future[asyncio.subprocess.Process] = asyncio.get_running_loop().create_future()
+
+    def interrupt_after_the_first_request(name: bytes) -> None:
+        if len(model.named(b"SET")) == 3:
+            started.result().send_signal(signal.SIGINT)
+
+    model.on_command = interrupt_after_the_first_request
+    async with serving(model, tmp_path) as plan:
+        script = "import typer; from kvcd.replay import replay; typer.run(replay)"
+        # by this clock the second request is due in a month
+        arguments = [str(trace_file), "--url", plan.url, "--speed", "0.000001x", "--json", "-"]
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", script, *arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        started.set_result(process)
+        async with asyncio.timeout(60):
+            output, errors = await process.communicate()
+    assert process.returncode == 130, errors
+    assert b"interrupted" in errors
+    result = orjson.loads(output)["result"]
+    assert (result["requests"], result["interrupted"]) == (1, True)
 
 
 @pytest.mark.parametrize(
