@@ -228,12 +228,14 @@ async def test_a_wrong_byte_is_found_and_fails_the_run(mode: Mode, damage: str, 
 
 
 @pytest.mark.parametrize("mode", list(Mode))
-async def test_a_block_evicted_after_the_look_up_is_a_promise_not_a_hit(mode: Mode, tmp_path: Path) -> None:
+@pytest.mark.parametrize("blocks_in_flight", [1, 100])
+async def test_a_block_evicted_after_the_look_up_is_a_promise_not_a_hit(mode: Mode, blocks_in_flight: int, tmp_path: Path) -> None:
     model = ModelServer()
     async with serving(model, tmp_path) as plan:
         await Replay(replace(plan, mode=mode)).run(SMALL_TRACE[:1])
         model.forget_after_lookup = {b"kv:1"}
-        report = await Replay(replace(plan, mode=mode)).run(SMALL_TRACE[:1])
+        limited = replace(plan, mode=mode, inflight_limit_bytes=blocks_in_flight * VALUE_SIZE_BYTES)
+        report = await Replay(limited).run(SMALL_TRACE[:1])
     assert (report.looked_up_blocks, report.hit_blocks) == (3, 1)
     assert report.exit_code == 0
 
@@ -289,17 +291,17 @@ async def test_a_lost_server_ends_the_replay_with_what_was_done(tmp_path: Path) 
     assert report.exit_code == 1
 
 
-async def test_one_broken_connection_is_an_error_not_the_end(tmp_path: Path) -> None:
+async def test_connections_that_break_now_and_then_are_errors_not_the_end(tmp_path: Path) -> None:
     model = ModelServer()
 
-    def drop_the_first_get(name: bytes) -> None:
-        model.drop_connection_at = b"GET" if len(model.named(b"GET")) == 1 else None
+    def drop_every_other_get(name: bytes) -> None:
+        model.drop_connection_at = b"GET" if len(model.named(b"GET")) % 2 else None
 
-    model.on_command = drop_the_first_get
+    model.on_command = drop_every_other_get
     async with serving(model, tmp_path) as plan:
-        report = await Replay(plan).run(SMALL_TRACE)
-    assert report.errors["connection"].count == 1
-    assert report.requests == 3
+        report = await Replay(plan).run([Request(3_000 * tick, 500, 1, (0,)) for tick in range(9)])
+    assert report.errors["connection"].count == 4  # more than the limit, but never in a row
+    assert report.requests == 5
     assert report.stopped_because is None
 
 
