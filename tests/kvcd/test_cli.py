@@ -215,6 +215,21 @@ def test_the_pid_file_is_there_while_the_service_runs(tmp_path: Path) -> None:
     assert not file.exists()
 
 
+def test_going_to_the_background_frees_the_caller_and_its_terminal() -> None:
+    code = (
+        "import os, sys; from kvcd.daemon import go_to_background; go_to_background();"
+        "os.write(int(sys.argv[1]), f'{os.getpid()} {os.getsid(0)} {os.readlink(\"/proc/self/fd/1\")}'.encode())"
+    )
+    reading, writing = os.pipe()
+    with open(reading, "rb") as answer:
+        caller = subprocess.Popen([sys.executable, "-c", code, str(writing)], pass_fds=[writing], stdout=subprocess.PIPE)
+        os.close(writing)
+        assert caller.communicate(timeout=30) == (b"", None)
+        pid, session, output = answer.read().split()
+    assert (caller.returncode, pid, output) == (0, session, b"/dev/null")
+    assert int(pid) != caller.pid
+
+
 def test_systemd_is_told_when_it_supervises(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
         systemd.bind(str(tmp_path / "notify"))
