@@ -8,7 +8,8 @@ from storage.pool cimport Pool
 from storage.words cimport HAZARDS_PER_ROW
 
 cdef enum:
-    PIN_ROOM = 96   # hazards that pins may hold; the rest stays for reads in flight
+    PIN_ROOM = 896  # hazards that pins may hold; the rest stays for reads in flight
+    HAZARDS_KEPT = 256  # hazards that are compared from one short list; with more every row is searched
 
 
 # A value that was unlinked: its cell, and its pages when it had any.
@@ -29,10 +30,13 @@ cdef class Reclaimer:
     cdef uint32_t pins[HAZARDS_PER_ROW]      # how many readers share each
     cdef uint32_t pin_pages[HAZARDS_PER_ROW]
     cdef readonly uint32_t pin_count
+    cdef uint32_t in_use                     # places of the row that are taken
+    cdef int16_t free_hint                   # no place before this one is free
     cdef uint64_t pinned_pages
     cdef uint64_t *all_rows
     cdef void retire(self, uint32_t location, uint32_t cell_class, const uint32_t *pages, uint32_t page_count) noexcept nogil
     cdef void collect(self) noexcept nogil
+    cdef bint _is_named(self, Retired entry, uint32_t rows) noexcept nogil
     cdef int16_t take_hazard(self, uint64_t name, bint for_pin) noexcept nogil
     cdef void drop_hazard(self, int16_t index) noexcept nogil
     cdef int16_t find_pin(self, uint32_t first_page) noexcept nogil

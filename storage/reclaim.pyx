@@ -61,8 +61,10 @@ cdef class Reclaimer:
         """Free whatever no hazard names; the rest waits for the next call."""
         cdef FabricOp ops[2]
         cdef uint64_t high_water = 0
-        cdef uint64_t hazards[MAX_FRONT_ENDS * 4]
-        cdef uint32_t count = 0, i, kept = 0, rows, j
+        cdef uint64_t hazards[HAZARDS_KEPT]
+        cdef uint32_t count = 0, i, kept = 0, rows, j, asked
+        cdef uint32_t own = <uint32_t>self.pool.front_end
+        cdef uint64_t name
         cdef Retired entry
         cdef bint named, many = False
         if self.retired_count == 0:
@@ -74,34 +76,44 @@ cdef class Reclaimer:
             ops[0].offset = self.pool.geometry.globals + 8
             ops[0].local = &high_water
             ops[0].length = 8
-            ops[1].opcode = OP_READ
-            ops[1].offset = self.pool.hazard_offset(0, 0)
-            ops[1].local = self.all_rows
-            ops[1].length = rows * HAZARDS_PER_ROW * 8
-            if self.pool.submit(ops, 2) != 0:
+            asked = 1
+            if rows > 1:
+                ops[1].opcode = OP_READ
+                ops[1].offset = self.pool.hazard_offset(0, 0)
+                ops[1].local = self.all_rows
+                ops[1].length = rows * HAZARDS_PER_ROW * 8
+                asked = 2
+            if self.pool.submit(ops, asked) != 0:
                 return
             if high_water <= rows or high_water > MAX_FRONT_ENDS:
                 break
             # A front end joined: its row counts too.
             rows = <uint32_t>high_water
             self.pool.front_end_high_water = rows
-        for i in range(rows * HAZARDS_PER_ROW):
-            if self.all_rows[i]:
-                if count < MAX_FRONT_ENDS * 4:
-                    hazards[count] = self.all_rows[i]
+        # One's own row needs no look at the pool: what it holds there is known here.
+        for i in range(rows if rows > 1 or self.in_use else 0):
+            if i == own and self.in_use == 0:
+                continue
+            for j in range(HAZARDS_PER_ROW):
+                name = self.row[j] if i == own else self.all_rows[i * HAZARDS_PER_ROW + j]
+                if name == 0:
+                    continue
+                if count < HAZARDS_KEPT:
+                    hazards[count] = name
                     count += 1
                 else:
                     many = True
         for i in range(self.retired_count):
             entry = self.retired[i]
-            named = many
-            if count and not named:
-                for j in range(count):
-                    if hazards[j] == hazard_of_cell(entry.location) or (
-                        entry.page_count and hazards[j] == hazard_of_page(entry.pages[0])
-                    ):
-                        named = True
-                        break
+            named = False
+            for j in range(count):
+                if hazards[j] == hazard_of_cell(entry.location) or (
+                    entry.page_count and hazards[j] == hazard_of_page(entry.pages[0])
+                ):
+                    named = True
+                    break
+            if not named and many:
+                named = self._is_named(entry, rows)
             if named:
                 self.retired[kept] = entry
                 kept += 1
@@ -112,20 +124,39 @@ cdef class Reclaimer:
                 free(entry.pages)
         self.retired_count = kept
 
+    cdef bint _is_named(self, Retired entry, uint32_t rows) noexcept nogil:
+        """The slow look through every row, when there are more hazards than the fast one keeps."""
+        cdef uint32_t i, j
+        cdef uint64_t name
+        for i in range(rows):
+            for j in range(HAZARDS_PER_ROW):
+                name = self.row[j] if i == <uint32_t>self.pool.front_end else self.all_rows[i * HAZARDS_PER_ROW + j]
+                if name and (
+                    name == hazard_of_cell(entry.location) or (entry.page_count and name == hazard_of_page(entry.pages[0]))
+                ):
+                    return True
+        return False
+
     cdef int16_t take_hazard(self, uint64_t name, bint for_pin) noexcept nogil:
         """A free place of the row, now ours for ``name``; -1 when none is free. The caller writes it out."""
         cdef int16_t i
         if for_pin and self.pin_count >= PIN_ROOM:
             return -1
-        for i in range(HAZARDS_PER_ROW):
+        for i in range(self.free_hint, HAZARDS_PER_ROW):
             if self.row[i] == 0:
                 self.row[i] = name
+                self.free_hint = i + 1
+                self.in_use += 1
                 return i
+        self.free_hint = HAZARDS_PER_ROW
         return -1
 
     cdef void drop_hazard(self, int16_t index) noexcept nogil:
         """The place is free again; the caller has written, or writes, a zero there."""
         self.row[index] = 0
+        self.in_use -= 1
+        if index < self.free_hint:
+            self.free_hint = index
 
     cdef int16_t find_pin(self, uint32_t first_page) noexcept nogil:
         """Where this value is pinned already, or -1."""
@@ -155,7 +186,7 @@ cdef class Reclaimer:
             return False
         self.pin_count -= 1
         self.pinned_pages -= self.pin_pages[index]
-        self.row[index] = 0
+        self.drop_hazard(index)
         self.pool.write_from(self.pool.hazard_offset(self.pool.front_end, index), &zero, 8)
         self.collect()
         return True
