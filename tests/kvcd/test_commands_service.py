@@ -19,6 +19,11 @@ def info(service: Service, *sections: str) -> dict[str, str]:
     return dict(line.split(":", 1) for line in lines if line and not line.startswith("#"))
 
 
+def closes(service: Service) -> bool:
+    """Whether the asking connection closes after its reply."""
+    return service.client.close_after_reply
+
+
 def fields(line: bytes) -> dict[str, str]:
     """Return the fields of a line of CLIENT LIST."""
     return dict(word.split("=", 1) for word in line.decode().strip().split(" "))
@@ -131,17 +136,17 @@ def test_client_kill_closes_what_its_filters_name() -> None:
     assert service.do("CLIENT", "KILL", "LADDR", "10.0.0.9:6379", "USER", "default") == 1
     assert second.killed
     assert service.do("CLIENT", "KILL", "ID", str(service.client.id)) == 0
-    assert service.client.close_after_reply is False
+    assert not closes(service)
     assert service.do("CLIENT", "KILL", "ID", str(service.client.id), "SKIPME", "no") == 1
-    assert service.client.close_after_reply is True
-    assert service.client.killed is False
+    assert closes(service)
+    assert not service.client.killed
 
 
 def test_quit_closes_after_its_reply() -> None:
     """The session sends OK first."""
     service = Service()
     assert service.do("QUIT") == OK
-    assert service.client.close_after_reply is True
+    assert closes(service)
 
 
 def test_reset_forgets_the_login_and_the_connections_state() -> None:

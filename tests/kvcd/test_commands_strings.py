@@ -53,9 +53,9 @@ class RacingStore(ModelStore):
         return entry
 
 
-def service(**store: int) -> Service:
+def service(*, limit_bytes: int | None = None, limit_keys: int | None = None) -> Service:
     """Return a service over a model with limits."""
-    return Service(server=PlainServer(store=ModelStore(**store)))
+    return Service(server=PlainServer(store=ModelStore(limit_bytes=limit_bytes, limit_keys=limit_keys)))
 
 
 def racing(rival: bytes | None) -> Service:
