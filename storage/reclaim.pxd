@@ -8,7 +8,7 @@ from storage.pool cimport Pool
 from storage.words cimport HAZARDS_PER_ROW
 
 cdef enum:
-    PIN_ROOM = 896  # hazards that pins may hold; the rest stays for reads in flight
+    PIN_ROOM = 3072 # hazards that pins may hold; the rest stays for reads in flight
     HAZARDS_KEPT = 256  # hazards that are compared from one short list; with more every row is searched
 
 
@@ -31,6 +31,7 @@ cdef class Reclaimer:
     cdef uint32_t pin_pages[HAZARDS_PER_ROW]
     cdef readonly uint32_t pin_count
     cdef uint32_t in_use                     # places of the row that are taken
+    cdef int16_t high_water                  # no place from here on is taken
     cdef int16_t free_hint                   # no place before this one is free
     cdef uint64_t pinned_pages
     cdef uint64_t *all_rows

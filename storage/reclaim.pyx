@@ -94,7 +94,7 @@ cdef class Reclaimer:
         for i in range(rows if rows > 1 or self.in_use else 0):
             if i == own and self.in_use == 0:
                 continue
-            for j in range(HAZARDS_PER_ROW):
+            for j in range(<uint32_t>self.high_water if i == own else <uint32_t>HAZARDS_PER_ROW):
                 name = self.row[j] if i == own else self.all_rows[i * HAZARDS_PER_ROW + j]
                 if name == 0:
                     continue
@@ -147,6 +147,8 @@ cdef class Reclaimer:
                 self.row[i] = name
                 self.free_hint = i + 1
                 self.in_use += 1
+                if i >= self.high_water:
+                    self.high_water = i + 1
                 return i
         self.free_hint = HAZARDS_PER_ROW
         return -1
@@ -155,6 +157,8 @@ cdef class Reclaimer:
         """The place is free again; the caller has written, or writes, a zero there."""
         self.row[index] = 0
         self.in_use -= 1
+        if self.in_use == 0:
+            self.high_water = 0
         if index < self.free_hint:
             self.free_hint = index
 
@@ -163,7 +167,7 @@ cdef class Reclaimer:
         cdef int16_t i
         if self.pin_count == 0:
             return -1
-        for i in range(HAZARDS_PER_ROW):
+        for i in range(self.high_water):
             if self.pins[i] and self.row[i] == hazard_of_page(first_page):
                 return i
         return -1

@@ -17,7 +17,7 @@ cdef class Store:
     cdef object manual_clock_ms
     cdef readonly uint64_t index_entries
     cdef readonly uint64_t maxmemory
-    cdef uint64_t pinned_limit_bytes
+    cdef uint64_t pinned_limit_pages
     cdef bint sweeping
     cdef public object on_release
     cdef int64_t now(self) noexcept

@@ -76,7 +76,7 @@ cdef class Store:
         self.staging = StagingArea(self.engine)
         self.batch = Batch(BATCH_REQUESTS)
         self.manual_clock_ms = None
-        self.pinned_limit_bytes = pool.geometry.page_count * PAGE_BYTES // 4
+        self.pinned_limit_pages = pool.geometry.page_count // 4
         self.set_time()
 
     # ------------------------------------------------------------------- time
@@ -107,16 +107,11 @@ cdef class Store:
         """Shares of the limit (0 to 1) that unfinished and unread values may hold."""
         cdef uint64_t limit_bytes = self.engine.allocator.limit_pages * PAGE_BYTES
         self.staging.set_limit_bytes(<uint64_t>(limit_bytes * inflight))
-        self.pinned_limit_bytes = max(PAGE_BYTES, <uint64_t>(limit_bytes * pinned))
+        self.pinned_limit_pages = max(1, <uint64_t>(limit_bytes * pinned) // PAGE_BYTES)
 
     def set_policy(self, str name) -> None:
         """Switch the eviction policy; KeyError for an unknown name."""
         self.policy.choose(name)
-
-    def may_pin(self, uint64_t size_bytes) -> bool:
-        """Whether another unread value of this size stays below the share of unread ones."""
-        cdef uint64_t pinned = self.engine.reclaimer.pinned_pages * PAGE_BYTES
-        return pinned == 0 or pinned + size_bytes <= self.pinned_limit_bytes
 
     # ---------------------------------------------------------------- requests
 
