@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Protocol
 
 from protocol.replies import Reply
 from storage.interface import StoreInterface
+from storage.store import MAX_KEY_BYTES
 
 if TYPE_CHECKING:
     from kvcd.commands.statistics import Statistics
     from kvcd.config import Config
 
-MAX_KEY_BYTES = 16384  # the longest key that the pool's cells take; longer ones are refused by name
+__all__ = ["MAX_KEY_BYTES", "ClientState", "Handler", "ServerState"]
 
 
 class ClientState(Protocol):

@@ -9,6 +9,8 @@ from __future__ import annotations
 import random
 import select
 import socket
+import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -532,3 +534,34 @@ def _replies_to(address: Address, commands: Sequence[Command], *, pipeline: int)
 def _related(earlier: Sequence[Command], command: Command) -> Iterator[Command]:
     words = set(command[1:2]) | set(command[2:3] if command[0].upper() in (b"RENAME", b"RENAMENX", b"COPY") else ())
     yield from (other for other in earlier if words & set(other[1:]) or other[0].upper() in (b"SELECT", b"FLUSHALL", b"FLUSHDB", b"RESET"))
+
+
+def compare_servers(left: Address, right: Address, *, seeds: Sequence[int], length: int = 200) -> list[Difference]:
+    """Compare sequences in both protocols, every third with a password; return the first differing sequence's differences."""
+    for seed in seeds:
+        now_ms = time.time_ns() // 1_000_000
+        found = compare_sequence(left, right, seed=seed, length=length, now_ms=now_ms, resp=2 + seed % 2, with_password=seed % 3 == 0)
+        if found:
+            return found
+    return []
+
+
+def _address(text: str) -> Address:
+    host, _, port = text.rpartition(":")
+    return (host or "127.0.0.1", int(port)) if port.isdigit() else text
+
+
+def main() -> int:
+    """Compare two running servers, whose data is lost: ``python -m tests.differential LEFT RIGHT [FIRST_SEED [SEQUENCES]]``."""
+    if len(sys.argv) < 3:
+        print(main.__doc__, file=sys.stderr)
+        return 2
+    first = int(sys.argv[3]) if len(sys.argv) > 3 else 0
+    count = int(sys.argv[4]) if len(sys.argv) > 4 else 100
+    found = compare_servers(_address(sys.argv[1]), _address(sys.argv[2]), seeds=range(first, first + count))
+    print("\n".join(map(str, found[:5])) or f"{count} sequences, no difference")
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

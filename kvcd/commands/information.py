@@ -108,14 +108,22 @@ def _memory(server: ServerState) -> Fields:
         "maxmemory": maxmemory_bytes,
         "maxmemory_human": human_size(maxmemory_bytes),
         "maxmemory_policy": server.config.text("maxmemory-policy"),
-        "mem_fragmentation_ratio": pool.get("fragmentation_ratio", "1.00"),
+        "mem_fragmentation_ratio": f"{resident_bytes / used_bytes if used_bytes else 0:.2f}",
         "mem_allocator": "kvcd-pool",
         "lazyfree_pending_objects": 0,
     }
 
 
 def _pool(server: ServerState) -> Fields:
-    return {f"pool_{name}": value for name, value in server.store.memory().items()}
+    fields: Fields = {}
+    facts: dict[str, object] = {**server.store.memory()}
+    for name, value in facts.items():
+        if isinstance(value, list):
+            for cell_bytes, pages, used, total in value:
+                fields[f"pool_{name}_{cell_bytes}"] = f"pages={pages},used={used},total={total}"
+        else:
+            fields[name if name.startswith("pool_") else f"pool_{name}"] = f"{value:.6g}" if isinstance(value, float) else value
+    return fields
 
 
 def _persistence(server: ServerState) -> Fields:

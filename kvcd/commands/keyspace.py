@@ -15,6 +15,7 @@ from storage.interface import Condition, Status, ValueType
 
 DATABASE_OUT_OF_RANGE = "ERR DB index is out of range"
 _SCAN_COUNT = 10  # Redis's default for COUNT
+_LARGEST_SCAN_COUNT = 1 << 20  # COUNT is a hint; this bounds how long one call keeps others waiting
 _SWEEP_COUNT = 1024  # keys asked of the store at a time when all are wanted
 _LARGEST_CURSOR = 2**64 - 1
 _CURSOR = re.compile(rb"([+-]?)([0-9]+)")  # what strtoul takes, white space before it excepted
@@ -166,7 +167,7 @@ async def handle_scan(client: ClientState, server: ServerState, args: list[bytes
             type_name = args[position + 1].lower()
         else:
             raise CommandError(SYNTAX_ERROR)
-    cursor, keys = await server.store.scan(client.db, cursor, count)
+    cursor, keys = await server.store.scan(client.db, cursor, min(count, _LARGEST_SCAN_COUNT))
     if pattern != b"*":
         keys = [key for key in keys if matches(pattern, key)]
     if type_name is not None:

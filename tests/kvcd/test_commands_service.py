@@ -54,6 +54,20 @@ def test_info_has_what_clients_parse() -> None:
     assert int(found["used_memory_rss"]) > 1_000_000
 
 
+def test_info_shows_the_pool() -> None:
+    """Classes of cells as fields of their own, ratios short."""
+    service = Service()
+    facts = {"used_bytes": 5, "pool_bytes": 9, "index_load": 1 / 3, "cells": [(64, 1, 2, 1023), (128, 1, 0, 511)]}
+    service.server.store.memory = lambda: facts  # type: ignore[method-assign, assignment, return-value]
+    assert info(service, "pool") == {
+        "pool_used_bytes": "5",
+        "pool_bytes": "9",
+        "pool_index_load": "0.333333",
+        "pool_cells_64": "pages=1,used=2,total=1023",
+        "pool_cells_128": "pages=1,used=0,total=511",
+    }
+
+
 def test_info_sections() -> None:
     """One section, several, all of them, and none for an unknown word."""
     service = Service()

@@ -1,4 +1,4 @@
-"""Handlers over the model store against a live redis-server: the same random commands, the same bytes."""
+"""Handlers over the model store and over a pool against a live redis-server: the same random commands, the same bytes."""
 
 from __future__ import annotations
 
@@ -12,12 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.differential import Difference, RawConnection, compare_sequence
+from storage.fabric.shm import SharedMemoryFabric
+from storage.pool import Pool
+from storage.store import Store
+from tests.differential import Difference, RawConnection, compare_servers
 from tests.kvcd.service import PlainServer, resp_server
 
-SEQUENCES = 100
+SEQUENCES = 60
 LONG_SEQUENCES = 3000
-COMMANDS = 200
+POOL_BYTES = 256 * 1024 * 1024
 
 
 def now_ms() -> int:
@@ -53,35 +56,37 @@ def redis_path(folder: Path) -> Iterator[str]:
         process.communicate()
 
 
-async def differences(ours: Path, theirs: str, seeds: range) -> list[Difference]:
+class PoolServer(PlainServer):
+    """The plain service over a pool in shared memory, which has its own clock."""
+
+    def __init__(self) -> None:
+        """Make a new pool."""
+        super().__init__(store=Store(Pool.format(SharedMemoryFabric.memory(POOL_BYTES))))  # type: ignore[arg-type]
+
+    def now_ms(self) -> int:
+        """Return the Unix time."""
+        return now_ms()
+
+
+async def differences(ours: Path, theirs: str, seeds: range, *, over_pool: bool = False) -> list[Difference]:
     """Return what the first differing sequence shows."""
-    async with resp_server(str(ours), PlainServer(), now_ms):
-        for seed in seeds:
-            found = await asyncio.to_thread(
-                compare_sequence,
-                str(ours),
-                theirs,
-                seed=seed,
-                length=COMMANDS,
-                now_ms=now_ms(),
-                resp=2 + seed % 2,
-                with_password=seed % 3 == 0,
-            )
-            if found:
-                return found
-    return []
+    async with resp_server(str(ours), PoolServer()) if over_pool else resp_server(str(ours), PlainServer(), now_ms):
+        return await asyncio.to_thread(compare_servers, str(ours), theirs, seeds=seeds)
 
 
-async def test_handlers_answer_as_redis_does(folder: Path, redis_path: str) -> None:
+@pytest.mark.parametrize("over_pool", [False, True], ids=["model", "pool"])
+async def test_handlers_answer_as_redis_does(folder: Path, redis_path: str, over_pool: bool) -> None:
     """Every kind of command in both protocols, with and without a password."""
-    found = await differences(folder / "handlers.sock", redis_path, range(SEQUENCES))
+    seeds = range(SEQUENCES) if not over_pool else range(SEQUENCES, 2 * SEQUENCES)
+    found = await differences(folder / f"handlers-{over_pool}.sock", redis_path, seeds, over_pool=over_pool)
     assert not found, "\n".join(map(str, found[:3]))
 
 
 @pytest.mark.long
-async def test_handlers_answer_as_redis_does_for_long(folder: Path, redis_path: str) -> None:
+@pytest.mark.parametrize("over_pool", [False, True], ids=["model", "pool"])
+async def test_handlers_answer_as_redis_does_for_long(folder: Path, redis_path: str, over_pool: bool) -> None:
     """The same for some minutes."""
-    found = await differences(folder / "long.sock", redis_path, range(1000, 1000 + LONG_SEQUENCES))
+    found = await differences(folder / f"long-{over_pool}.sock", redis_path, range(1000, 1000 + LONG_SEQUENCES), over_pool=over_pool)
     assert not found, "\n".join(map(str, found[:3]))
 
 
