@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from kvcd.commands.arguments import CommandError, shown, wrong_arity
+from kvcd.commands.arguments import BUSY, UNREACHABLE, CommandError, shown, wrong_arity
 from kvcd.commands.registry import HANDLERS
 from kvcd.context import MAX_KEY_BYTES, ClientState, ServerState
 from protocol.command_table import CommandSpec, lookup, lookup_subcommand
@@ -39,6 +39,10 @@ async def dispatch(client: ClientState, server: ServerState, args: list[bytes]) 
         reply = await HANDLERS[spec.name.encode()](client, server, args)
     except CommandError as refused:
         reply = Error(refused.text)
+    except BlockingIOError:
+        reply = BUSY  # a read found every pin in use
+    except ConnectionError:
+        reply = UNREACHABLE
     count.calls += 1
     count.duration_us += (time.perf_counter_ns() - started_ns) / 1000
     if isinstance(reply, Error):

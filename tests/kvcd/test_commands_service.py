@@ -156,6 +156,22 @@ def test_client_kill_closes_what_its_filters_name() -> None:
     assert not service.client.killed
 
 
+@pytest.mark.parametrize(("trouble", "words"), [(ConnectionError, "does not answer"), (BlockingIOError, "try again")])
+def test_a_store_that_cannot_read_is_an_error_reply(trouble: type[OSError], words: str) -> None:
+    """The connection lives on, and the failure is counted."""
+    service = Service()
+
+    async def read(*args: object, **options: object) -> None:
+        raise trouble
+
+    service.server.store.read = read  # type: ignore[method-assign, assignment]
+    reply = service.do("GET", "k")
+    assert isinstance(reply, Error)
+    assert words in reply.text
+    assert service.server.statistics.of("get").failed == 1
+    assert service.do("PING") == Simple("PONG")
+
+
 def test_quit_closes_after_its_reply() -> None:
     """The session sends OK first."""
     service = Service()
