@@ -164,7 +164,7 @@ def test_a_store_that_cannot_read_is_an_error_reply(trouble: type[OSError], word
     async def read(*args: object, **options: object) -> None:
         raise trouble
 
-    service.server.store.read = read  # type: ignore[method-assign, assignment]
+    service.server.store.read = read  # type: ignore[method-assign]
     reply = service.do("GET", "k")
     assert isinstance(reply, Error)
     assert words in reply.text
