@@ -3,7 +3,9 @@
 
 The READs of one doorbell are performed in a random order where the rules of RDMA allow it (a READ
 may pass a READ, nothing passes a WRITE or an atomic), so code that leans on their order fails
-here. ``journal`` (a list, or None) receives (kind, offset, length) of every operation.
+here. ``journal`` (a list, or None) receives (kind, offset, length) of every operation. ``before_round``
+(a callable, or None) is called with the same list before each doorbell, so that a test can let another
+front end act there; the doorbells of that other one call nobody.
 """
 
 from libc.stdint cimport uint32_t, uint64_t
@@ -17,6 +19,10 @@ DEF EFAULT = 14
 _NAMES = ("READ", "WRITE", "CAS", "FAA")
 
 
+cdef list _described(FabricOp *ops, int count):
+    return [(_NAMES[ops[i].opcode], ops[i].offset, ops[i].length if ops[i].opcode < 2 else 8) for i in range(count)]
+
+
 cdef class SimulatedFabric(Fabric):
     """A pool in private memory under RDMA's ordering rules, for tests."""
 
@@ -27,6 +33,7 @@ cdef class SimulatedFabric(Fabric):
         self.size_bytes = size_bytes
         self.generator = seed * 2 + 1
         self.journal = None
+        self.before_round = None
         self.memory = <char *>calloc(size_bytes, 1)
         if self.memory == NULL:
             raise MemoryError(f"no memory for a simulated pool of {size_bytes} bytes")
@@ -42,16 +49,22 @@ cdef class SimulatedFabric(Fabric):
         return self.generator * <uint64_t>2685821657736338717
 
     cdef int journal_operations(self, void *ops, int count) except -1 with gil:
-        cdef FabricOp *op
-        cdef int i
-        for i in range(count):
-            op = &(<FabricOp *>ops)[i]
-            self.journal.append((_NAMES[op.opcode], op.offset, op.length if op.opcode < 2 else 8))
+        self.journal.extend(_described(<FabricOp *>ops, count))
+        return 0
+
+    cdef int call_hook(self, void *ops, int count) except -1 with gil:
+        self.in_hook = True
+        try:
+            self.before_round(_described(<FabricOp *>ops, count))
+        finally:
+            self.in_hook = False
         return 0
 
     cdef int execute(self, FabricOp *ops, int count) noexcept nogil:
         cdef int i, start, end, other
         cdef FabricOp *op
+        if self.before_round is not None and not self.in_hook:
+            self.call_hook(ops, count)
         self.counts.rounds += 1
         for i in range(count):
             if ops[i].offset + ops[i].length > self.size_bytes or ops[i].offset + 8 > self.size_bytes:
