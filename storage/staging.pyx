@@ -131,6 +131,23 @@ cdef class StagedValue:
             )
         return 0
 
+    def receive(self, const unsigned char[::1] data) -> int:
+        """Take bytes as a socket would bring them; how many were taken before the pool or its share was full."""
+        cdef uint64_t taken = 0, available = 0, total = <uint64_t>data.shape[0]
+        cdef char *place
+        if self.released or total > self.size_bytes - self.received:
+            raise ValueError("more bytes than were announced, or none are wanted any more")
+        while taken < total:
+            if self.reserve() != STAGE_OK:
+                break
+            place = self.region(&available)
+            if available > total - taken:
+                available = total - taken
+            memcpy(place, &data[taken], available)
+            self.advance(available)
+            taken += available
+        return taken
+
     @property
     def is_complete(self) -> bool:
         """Whether all bytes have arrived."""

@@ -176,6 +176,22 @@ cdef class Store:
         """Like ``read`` for many keys in a few rounds of the fabric."""
         return self._read_sync(database, list(keys), payload, touch)
 
+    def pin(self, int database, bytes key) -> PinnedValue | None:
+        """The large value under ``key`` as an object that keeps its pages; None for a miss or one without pages."""
+        cdef Request *request
+        self.batch.clear()
+        try:
+            request = self._request(KIND_READ, database, key)
+            request.flags = WANT_PAYLOAD | TOUCH
+            self._run()
+            if request.status != STATUS_OK or not request.pinned:
+                return None
+            return take_pin(
+                self.engine, request.page_list, request.out_page_count, request.out, request.out_tail_bytes, request.out_bytes
+            )
+        finally:
+            self.batch.clear()
+
     cdef int _set_value(self, Request *request, object value, list held) except -1:
         """Point the request at the value's bytes; what must stay alive meanwhile goes to ``held``."""
         cdef StagedValue staged
