@@ -114,7 +114,9 @@ cdef class Pool:
             secret or os.urandom(16), binding_bits, version_bits, 1, bytes(32), boot_identity(),
         )
         pool = Pool(fabric)
-        pool.write(0, block + struct.pack("<I", zlib.crc32(block)))
+        # The magic last: whoever is killed before it leaves memory that is plainly no pool yet, not a damaged one.
+        pool.write(len(MAGIC), block[len(MAGIC) :] + struct.pack("<I", zlib.crc32(block)))
+        pool.write(0, MAGIC)
         return Pool.attach(fabric)
 
     @staticmethod
@@ -136,6 +138,11 @@ cdef class Pool:
             raise PoolError(f"a pool of the {found} fabric; it cannot be shared with the {fabric.kind} fabric")
         if pool_bytes != fabric.size_bytes:
             raise PoolError(f"the superblock says {pool_bytes} bytes, the memory has {fabric.size_bytes}")
+        if not (1 <= entries < 1 << 32 and MIN_PAGES <= page_count <= MAX_PAGES and 1 <= binding_bits <= 8 and 1 <= version_bits <= 14):
+            raise PoolError(
+                f"impossible geometry: {entries} index entries, {page_count} pages, {binding_bits} bits of binding and "
+                f"{version_bits} of version; expected at most {(1 << 32) - 1}, {MIN_PAGES} to {MAX_PAGES}, 8 and 14"
+            )
         regions = _regions(pool_bytes, entries)
         if (regions["set_count"], regions["page_count"]) != (set_count, page_count):
             raise PoolError(
@@ -162,7 +169,8 @@ cdef class Pool:
             if found == high:
                 break
             high = found
-        self.front_end_high_water = <uint32_t>max(high, <uint64_t>(self.front_end + 1))
+        # Clamped: a damaged word must not make anyone read more rows than there are.
+        self.front_end_high_water = <uint32_t>min(max(high, <uint64_t>(self.front_end + 1)), <uint64_t>MAX_FRONT_ENDS)
         self.refresh_epochs()
 
     def refresh_epochs(self) -> None:
