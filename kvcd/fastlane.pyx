@@ -47,7 +47,7 @@ from storage.reclaim cimport PIN_ROOM
 from storage.staging cimport PinnedValue, StagedValue, take_pin
 from storage.store cimport Store
 
-from kvcd.commands.arguments import INDEX_FULL, OUT_OF_MEMORY
+from kvcd.commands.arguments import BUSY, INDEX_FULL, OUT_OF_MEMORY, UNREACHABLE
 
 cdef enum:
     RUN_REQUESTS = 1024        # requests of one run
@@ -58,8 +58,8 @@ cdef enum:
 
 cdef bytes OOM_ERROR = OUT_OF_MEMORY.text.encode()
 cdef bytes INDEX_ERROR = INDEX_FULL.text.encode()
-cdef bytes BUSY_ERROR = b"ERR too many values are being read or this key is too contended, try again"
-cdef bytes UNREACHABLE_ERROR = b"ERR memory node unreachable"
+cdef bytes BUSY_ERROR = BUSY.text.encode()
+cdef bytes UNREACHABLE_ERROR = UNREACHABLE.text.encode()
 
 _NAMES = (
     None, "get", "set", "mget", "mset", "exists", "del", "unlink", "strlen", "ttl", "pttl", "ping", "prefix.match",
@@ -609,6 +609,14 @@ cdef class FastLane:
         if status == STATUS_INDEX_FULL:
             return out_error(out, INDEX_ERROR, len(INDEX_ERROR))
         return out_error(out, OOM_ERROR, len(OOM_ERROR))
+
+    def total_calls(self) -> int:
+        """Calls of all commands."""
+        cdef int number
+        cdef uint64_t total = 0
+        for number in range(<int>FAST_COMMANDS):
+            total += self.calls[number]
+        return total
 
     def call_counts(self) -> dict[str, int]:
         """Calls by command name, for INFO."""

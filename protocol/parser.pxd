@@ -76,6 +76,11 @@ cdef class RequestParser:
     # Forgets the completed command. The parse() that follows a PARSE_COMMAND does it by itself; call it to release
     # a long argument list early. Must not be called in the middle of a command.
     cdef void begin(self) noexcept nogil
+    # Goes back to `position`, where a frame begins: commands from there on are parsed again. Not for inline commands,
+    # whose bytes parsing has changed, nor for frames of which the caller took a payload away.
+    cdef void rewind(self, size_t position) noexcept nogil
+    # The first byte that is still needed: of the command in progress, or of what was not looked at yet.
+    cdef size_t keep_from(self) noexcept nogil
     # The caller moved the buffer's content down by `shift` bytes: every offset follows, partial arguments included.
     cdef void rebase(self, size_t shift) noexcept nogil
     # After PARSE_LARGE: wait for this bulk in the buffer, like for any other.

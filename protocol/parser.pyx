@@ -231,6 +231,21 @@ cdef class RequestParser:
                 self.args = smaller
                 self._capacity = INITIAL_CAPACITY
 
+    cdef void rewind(self, size_t position) noexcept nogil:
+        if self._state == FAILED:
+            return
+        self._state = BETWEEN_COMMANDS
+        self.begin()
+        self.position = position
+        self.command_start = position
+        self._scanned_bytes = 0
+        self._line_blocked = False
+
+    cdef size_t keep_from(self) noexcept nogil:
+        if self._state == BETWEEN_COMMANDS or self._state == COMPLETE:
+            return self.position
+        return self.command_start
+
     cdef void rebase(self, size_t shift) noexcept nogil:
         cdef int index
         self.position -= shift

@@ -1,0 +1,99 @@
+# cython: language_level=3
+"""Session: one connection, from the bytes of its socket to the bytes of its replies."""
+
+from libc.stdint cimport int64_t, uint64_t
+
+from kvcd.fastlane cimport FastLane
+from protocol.parser cimport RequestParser
+from protocol.writer cimport OutBuffer
+from storage.staging cimport PinnedValue, StagedValue
+
+
+cdef class Hub:
+    cdef public object server            # ServerState: what handlers are given
+    cdef readonly FastLane lane
+    cdef char *read_buffer               # shared: a session that keeps nothing reads into it
+    cdef size_t read_buffer_bytes
+    cdef OutBuffer out                   # replies of the batch at hand
+    cdef public dict clients             # id -> Session
+    cdef public object loop
+    cdef public object log
+    cdef public object password_required # whether new connections must authenticate
+    cdef public bint protected           # protected mode: no password, open to the network
+    cdef public uint64_t max_clients
+    cdef public uint64_t query_buffer_limit_bytes
+    cdef public uint64_t max_bulk_bytes
+    cdef readonly uint64_t connections_received
+    cdef readonly uint64_t connections_rejected
+    cdef readonly uint64_t net_input_bytes
+    cdef readonly uint64_t net_output_bytes
+    cdef uint64_t next_id
+    cdef dict waiting                    # sessions that wait for memory or pins -> since when
+    cdef bint waking
+
+
+cdef class Session:
+    # --- what command handlers see (kvcd.context.ClientState)
+    cdef readonly uint64_t id
+    cdef public bytes name
+    cdef public int db
+    cdef int _resp
+    cdef bint _authenticated
+    cdef public bytes user
+    cdef public bytes lib_name
+    cdef public bytes lib_ver
+    cdef readonly str address
+    cdef readonly str local_address
+    cdef readonly int descriptor
+    cdef readonly int64_t created_at_ms
+    cdef readonly int64_t last_interaction_ms
+    cdef str _last_command
+    cdef int fast_command
+    cdef readonly uint64_t net_input_bytes
+    cdef readonly uint64_t net_output_bytes
+    cdef public bint close_after_reply
+    # --- the connection
+    cdef Hub hub
+    cdef object transport
+    cdef RequestParser parser
+    cdef char *own                       # bytes of an unfinished command, or NULL
+    cdef size_t own_capacity
+    cdef size_t held                     # bytes in `own` that are not yet parsed, or part of an unfinished command
+    cdef char *region                    # what the next read fills
+    cdef size_t region_bytes
+    cdef object queue                    # chunks that the socket did not take yet
+    cdef uint64_t queued_bytes
+    cdef size_t chunk_position           # how much of the first chunk is sent
+    cdef bint transport_busy             # the transport holds bytes: no direct send until it resumes us
+    cdef bint reading_paused
+    cdef bint closed
+    cdef bint in_command                 # a slow command has suspended
+    cdef bint processing
+    cdef list staged                     # finished large arguments of the command in progress
+    cdef StagedValue receiving
+    cdef uint64_t swallow                # payload bytes to be dropped: the pool had no room for them
+    cdef bint staging_failed
+    cdef uint64_t refused_length         # of the value that is being swallowed
+    cdef readonly int64_t stalled_since_ms
+    cdef int _process(self, char *base, size_t end) except -1
+    cdef int _parse(self, char *base, size_t *end) except -1
+    cdef int _finish_run(self) except -1
+    cdef int _slow(self, char *base) except -1
+    cdef int _begin_large(self, char *base, size_t *end) except -1
+    cdef int _swallow(self, size_t count) except -1
+    cdef int _receive(self, size_t count) except -1
+    cdef bint _takes_value(self, char *base, uint64_t *key_bytes)
+    cdef int _reply(self, object reply) except -1
+    cdef int _queue_chunks(self, list chunks) except -1
+    cdef int _send(self) except -1
+    cdef int _drain(self) except -1
+    cdef void _keep(self, char *base, size_t end) except *
+    cdef void _pause(self) except *
+    cdef void _resume(self) except *
+    cdef void _wait(self) except *
+    cdef int _end_receiving(self, StagedValue staged, uint64_t length) except -1
+    cdef int _run_slow(self, list args) except -1
+    cdef void _drop_staged(self) except *
+    cdef int _protocol_error(self, str text) except -1
+    cdef void _close_when_sent(self) except *
+    cdef void _release(self) except *

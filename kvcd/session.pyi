@@ -1,0 +1,46 @@
+import asyncio
+from typing import Any
+
+from kvcd.fastlane import FastLane
+
+class Hub:
+    server: Any
+    lane: FastLane
+    clients: dict[int, Any]
+    password_required: bool
+    protected: bool
+    max_clients: int
+    query_buffer_limit_bytes: int
+    max_bulk_bytes: int
+    def __init__(self, server: Any, lane: FastLane, loop: asyncio.AbstractEventLoop, log: Any) -> None: ...
+    def wake(self) -> None: ...
+    def check_waiting(self) -> None: ...
+    def calls(self) -> int: ...
+    def counters(self) -> dict[str, int]: ...
+
+class Session(asyncio.BufferedProtocol):
+    id: int
+    name: bytes
+    db: int
+    resp: int
+    authenticated: bool
+    user: bytes
+    lib_name: bytes
+    lib_ver: bytes
+    address: str
+    local_address: str
+    descriptor: int
+    created_at_ms: int
+    last_interaction_ms: int
+    last_command: str
+    net_input_bytes: int
+    net_output_bytes: int
+    pending_input_bytes: int
+    pending_output_bytes: int
+    close_after_reply: bool
+    stalled_since_ms: int
+    def __init__(self, hub: Hub) -> None: ...
+    def kill(self) -> None: ...
+    def is_busy(self) -> bool: ...
+    def holds_memory(self) -> bool: ...
+    def try_again(self, since_ms: int) -> None: ...

@@ -1,0 +1,823 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
+"""Session: one connection, from the bytes of its socket to the bytes of its replies.
+
+A compiled asyncio.BufferedProtocol. What one read brings is one batch of pipelined commands. Replies go out by
+send(2) at once; what the socket does not take waits in a queue of chunks, and while anything waits there
+nothing more is read. Large arguments are received straight into pool pages, large values are sent from them.
+"""
+
+import os
+from collections import deque
+
+from cpython.buffer cimport PyBuffer_FillInfo
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from libc.errno cimport EAGAIN, EINTR, errno
+from libc.stdint cimport int64_t, uint64_t
+from libc.stdlib cimport free, malloc, realloc
+from libc.string cimport memcpy, memmove
+
+from kvcd.commands import dispatch
+from kvcd.commands.arguments import OUT_OF_MEMORY
+from kvcd.fastlane cimport NOT_FAST, RUN_FIRST, RUN_WAITS, TAKEN, FastLane
+from protocol.command_table import lookup
+from protocol.encoder cimport encode_into
+from protocol.parser cimport PARSE_COMMAND, PARSE_ERROR, PARSE_LARGE, RequestParser
+from protocol.replies import Error
+from protocol.writer cimport OutBuffer, out_clear, out_release
+from storage.staging cimport STAGE_FULL, STAGE_WAIT, PinnedValue, StagedValue
+
+cdef extern from "<sys/socket.h>" nogil:
+    ssize_t send(int, const void *, size_t, int)
+    int MSG_DONTWAIT, MSG_NOSIGNAL
+
+cdef enum:
+    READ_BUFFER_BYTES = 262144     # one read; 64 pipelined commands of 4 KiB
+    OWN_BUFFER_BYTES = 16384       # least room of a session that keeps an unfinished command
+    PIECE_BYTES = 262144           # of a large value, given to the transport when the socket is full
+    SENT_AT_ONCE_BYTES = 4194304   # of large values in one go: other clients wait meanwhile
+
+_FAST_NAMES = (
+    "NULL", "get", "set", "mget", "mset", "exists", "del", "unlink", "strlen", "ttl", "pttl", "ping", "prefix.match",
+    "prefix.exists", "prefix.get", "prefix.set",
+)
+# What redis-server says in protected mode, in our words behind its code.
+_PROTECTED_MODE = (
+    b"-DENIED kvcd runs in protected mode: it has no password and answers this machine only. To open it, set a password "
+    b"(requirepass), or turn protected-mode off where the network is trusted.\r\n"
+)
+_WAIT_LIMIT_MS = 10000  # a client that takes nothing for so long while others wait for its memory is closed
+
+
+cdef class Hub:
+    """What all sessions of a server share: the fast lane, the read buffer, the list of clients."""
+
+    def __cinit__(self, object server, FastLane lane, object loop, object log):
+        self.server = server
+        self.lane = lane
+        self.loop = loop
+        self.log = log
+        self.clients = {}
+        self.waiting = {}
+        self.max_clients = 10000
+        self.query_buffer_limit_bytes = 1 << 30
+        self.max_bulk_bytes = 512 << 20
+        self.read_buffer_bytes = READ_BUFFER_BYTES
+        self.read_buffer = <char *>malloc(READ_BUFFER_BYTES)
+        if self.read_buffer == NULL:
+            raise MemoryError("no memory for the read buffer")
+        self.next_id = 1
+        lane.store.on_release = self.wake
+
+    def __dealloc__(self):
+        free(self.read_buffer)
+        out_release(&self.out)
+
+    def wake(self) -> None:
+        """Memory or a pin came free: sessions that wait try again, soon."""
+        if self.waiting and not self.waking:
+            self.waking = True
+            self.loop.call_soon(self._wake)
+
+    def _wake(self) -> None:
+        self.waking = False
+        waiting, self.waiting = self.waiting, {}
+        for session, since_ms in waiting.items():
+            session.try_again(since_ms)
+
+    def check_waiting(self) -> None:
+        """Close the client that holds others up: the one whose unsent or unfinished value moved longest ago."""
+        cdef Session session, slowest = None
+        self.lane.set_time()
+        if not self.waiting or min(self.waiting.values()) > self.lane.now_ms - _WAIT_LIMIT_MS:
+            return
+        for session in self.clients.values():
+            if session.holds_memory() and session not in self.waiting and (
+                slowest is None or session.stalled_since_ms < slowest.stalled_since_ms
+            ):
+                slowest = session
+        if slowest is not None and slowest.stalled_since_ms <= self.lane.now_ms - _WAIT_LIMIT_MS:
+            self.log.warning("closing the slowest client: others wait for the memory it holds", client=slowest.id, address=slowest.address)
+            slowest.kill()
+        self.wake()
+
+    def calls(self) -> int:
+        """Commands that the fast lane has answered."""
+        return self.lane.total_calls()
+
+    def counters(self) -> dict[str, int]:
+        """Counts of the session layer (kvcd.context.ServerState.counters)."""
+        return {
+            "connections_received": self.connections_received,
+            "connections_rejected": self.connections_rejected,
+            "net_input_bytes": self.net_input_bytes,
+            "net_output_bytes": self.net_output_bytes,
+            **self.lane.call_counts(),
+        }
+
+
+cdef class Session:
+    """One client's connection."""
+
+    def __cinit__(self, Hub hub):
+        self.hub = hub
+        self.name = b""
+        self.user = b"default"
+        self.lib_name = b""
+        self.lib_ver = b""
+        self._resp = 2
+        self._last_command = "NULL"
+        self.descriptor = -1
+        self.address = ""
+        self.local_address = ""
+        self.parser = RequestParser()
+        self.staged = []
+
+    def __dealloc__(self):
+        free(self.own)
+
+    # ------------------------------------------------- what handlers may ask
+
+    @property
+    def resp(self) -> int:
+        """Protocol version, 2 or 3."""
+        return self._resp
+
+    @resp.setter
+    def resp(self, int version):
+        self._resp = version
+
+    @property
+    def authenticated(self) -> bool:
+        """Whether this client may run every command."""
+        return self._authenticated
+
+    @authenticated.setter
+    def authenticated(self, bint value):
+        self._authenticated = value
+        self.parser.authenticated = value
+
+    @property
+    def last_command(self) -> str:
+        """Full name of the last command, "NULL" before the first."""
+        return _FAST_NAMES[self.fast_command] if self.fast_command else self._last_command
+
+    @last_command.setter
+    def last_command(self, str name):
+        self.fast_command = 0
+        self._last_command = name
+
+    @property
+    def pending_input_bytes(self) -> int:
+        """Received and not yet parsed."""
+        return self.held
+
+    @property
+    def pending_output_bytes(self) -> int:
+        """Written and not yet taken by the kernel."""
+        return self.queued_bytes
+
+    def kill(self) -> None:
+        """Close the connection now, dropping what is queued."""
+        if not self.closed and self.transport is not None:
+            self.transport.abort()
+
+    def is_busy(self) -> bool:
+        """Whether something is still to be sent, or runs."""
+        return self.in_command or bool(self.queue) or self.transport_busy
+
+    def holds_memory(self) -> bool:
+        """Whether pool memory waits for this client: an unsent or an unfinished value."""
+        return self.receiving is not None or bool(self.queue)
+
+    # -------------------------------------------------------- asyncio protocol
+
+    def connection_made(self, transport) -> None:
+        """Register the client, or turn it away."""
+        cdef Hub hub = self.hub
+        self.transport = transport
+        hub.connections_received += 1
+        hub.lane.set_time()
+        self.created_at_ms = self.last_interaction_ms = self.stalled_since_ms = hub.lane.now_ms
+        sock = transport.get_extra_info("socket")
+        self.descriptor = sock.fileno()
+        transport.set_write_buffer_limits(0)
+        self.address = _shown_address(transport.get_extra_info("peername"), transport.get_extra_info("sockname"))
+        self.local_address = _shown_address(transport.get_extra_info("sockname"), None)
+        if hub.protected and not _is_local(transport.get_extra_info("peername")):
+            hub.connections_rejected += 1
+            self._refuse(_PROTECTED_MODE)
+            return
+        if <uint64_t>len(hub.clients) >= hub.max_clients:
+            hub.connections_rejected += 1
+            self._refuse(b"-ERR max number of clients reached\r\n")
+            return
+        self.id = hub.next_id
+        hub.next_id += 1
+        hub.clients[self.id] = self
+        self.authenticated = not hub.password_required
+        self.parser.max_bulk_bytes = hub.max_bulk_bytes
+
+    def _refuse(self, bytes text) -> None:
+        self.closed = True
+        self.transport.write(text)
+        self.transport.close()
+
+    def connection_lost(self, error) -> None:
+        """Give back whatever the connection held."""
+        self.closed = True
+        self.hub.clients.pop(self.id, None)
+        self._release()
+
+    cdef void _release(self) except *:
+        cdef StagedValue staged
+        if self.receiving is not None:
+            self.receiving.discard()
+            self.receiving = None
+        for staged in self.staged:
+            staged.discard()
+        self.staged.clear()
+        if self.queue:
+            for chunk in self.queue:
+                if isinstance(chunk, PinnedValue):
+                    (<PinnedValue>chunk).release()
+            self.queue.clear()
+        self.queued_bytes = 0
+        self.hub.waiting.pop(self, None)
+        self.hub.wake()
+
+    def eof_received(self) -> bool:
+        """The client will send no more; what it asked is answered, then the connection closes."""
+        if self.queue or self.in_command:
+            self.close_after_reply = True
+            return True
+        return False
+
+    def pause_writing(self) -> None:
+        """The transport holds bytes: what follows must wait behind them."""
+        self.transport_busy = True
+
+    def resume_writing(self) -> None:
+        """The transport is empty again."""
+        self.transport_busy = False
+        if self.closed:
+            return
+        self._drain()
+        if not self.queue and not self.transport_busy:
+            self._go_on()
+
+    def get_buffer(self, hint):
+        """Where the next read goes: pages of a value, this session's own buffer, or the shared one."""
+        cdef uint64_t available = 0
+        cdef size_t capacity
+        cdef char *larger
+        if self.receiving is not None:
+            self.region = self.receiving.region(&available)
+            self.region_bytes = available
+        elif self.swallow:
+            self.region = self.hub.read_buffer
+            self.region_bytes = min(<uint64_t>self.hub.read_buffer_bytes, self.swallow)
+        elif self.held == 0:
+            self.region = self.hub.read_buffer
+            self.region_bytes = self.hub.read_buffer_bytes
+        else:
+            if self.own_capacity - self.held < OWN_BUFFER_BYTES // 2:
+                capacity = self.own_capacity * 2
+                if self.parser.wanted() > capacity - self.held:
+                    capacity = self.held + self.parser.wanted() + OWN_BUFFER_BYTES
+                larger = <char *>realloc(self.own, capacity)
+                if larger == NULL:
+                    raise MemoryError("no memory for an unfinished command")
+                self.own = larger
+                self.own_capacity = capacity
+            self.region = self.own + self.held
+            self.region_bytes = self.own_capacity - self.held
+        return self
+
+    def __getbuffer__(self, Py_buffer *buffer, int flags):
+        PyBuffer_FillInfo(buffer, self, self.region, self.region_bytes, 0, flags)
+
+    def buffer_updated(self, size_t count) -> None:
+        """A read brought ``count`` bytes."""
+        cdef Hub hub = self.hub
+        if self.closed:
+            return
+        hub.lane.set_time()
+        self.last_interaction_ms = hub.lane.now_ms
+        self.net_input_bytes += count
+        hub.net_input_bytes += count
+        try:
+            if self.receiving is not None:
+                self._receive(count)
+            elif self.swallow:
+                self._swallow(count)
+            elif self.held == 0:
+                self._process(hub.read_buffer, count)
+            else:
+                self.held += count
+                self._process(self.own, self.held)
+        except Exception as error:
+            # A connection's error ends that connection, with one line.
+            hub.log.exception("closing a client after an internal error", client=self.id, address=self.address)
+            self.hub.lane.drop()
+            self.transport.abort()
+
+    # -------------------------------------------------------------- processing
+
+    cdef int _process(self, char *base, size_t end) except -1:
+        """Parse and answer what lies between ``base`` and ``end``; keep what is unfinished."""
+        self.processing = True
+        try:
+            self._parse(base, &end)
+        finally:
+            self.processing = False
+        if self.closed:
+            return 0
+        self._keep(base, end)
+        if self.held > self.hub.query_buffer_limit_bytes:
+            self.hub.log.warning("closing a client: its unfinished command exceeds client-query-buffer-limit", client=self.id)
+            self.transport.abort()
+            return 0
+        self._send()
+        return 0
+
+    cdef int _parse(self, char *base, size_t *end) except -1:
+        """Take command after command. Stops at the end of the bytes, or where this client has to wait."""
+        cdef int status, taken
+        cdef RequestParser parser = self.parser
+        cdef FastLane lane = self.hub.lane
+        while not self.closed and not self.close_after_reply and not self.queue and not self.in_command:
+            if lane.pending_count and parser.position < end[0] and base[parser.position] != c'*':
+                # An inline command is unescaped in place and could not be parsed twice: first what came before.
+                if self._finish_run() != 0:
+                    return 0
+                continue
+            status = parser.parse(base, end[0])
+            if status == PARSE_COMMAND:
+                taken = NOT_FAST
+                if self._authenticated and not self.staging_failed and (not parser.is_inline or parser.argc == 1):
+                    taken = lane.take(parser, base, self.db, self.staged)
+                    if taken == RUN_FIRST:
+                        if self._finish_run() != 0:
+                            return 0
+                        taken = lane.take(parser, base, self.db, self.staged)
+                if taken == TAKEN:
+                    self.fast_command = lane.pending[lane.pending_count - 1].command
+                    if self.staged or parser.is_inline:
+                        # Neither can be offered again, and neither waits: this run ends here.
+                        self._finish_run()
+                        self._drop_staged()
+                    continue
+                if lane.pending_count and self._finish_run() != 0:
+                    return 0
+                self._slow(base)
+            elif status == PARSE_LARGE:
+                if lane.pending_count and self._finish_run() != 0:
+                    return 0
+                if self._begin_large(base, end) == 0:
+                    return 0
+            else:
+                if lane.pending_count and self._finish_run() != 0:
+                    return 0
+                if status == PARSE_ERROR:
+                    self._protocol_error(parser.error.decode("latin-1"))
+                return 0
+        if lane.pending_count:
+            self._finish_run()
+        return 0
+
+    cdef int _finish_run(self) except -1:
+        """Answer the commands taken so far; nonzero when they wait for pins, to be parsed again then."""
+        cdef list chunks = []
+        cdef FastLane lane = self.hub.lane
+        if lane.pending_count == 0:
+            return 0
+        if lane.run(&self.hub.out, self._resp, chunks) == RUN_WAITS:
+            self.parser.rewind(lane.first_frame)
+            self._wait()
+            return 1
+        if chunks:
+            self._queue_chunks(chunks)
+        elif self.hub.out.length > 1048576:
+            self._send()
+        return 0
+
+    # --------------------------------------------------------------- slow lane
+
+    cdef int _slow(self, char *base) except -1:
+        """Answer one command by its handler."""
+        cdef RequestParser parser = self.parser
+        cdef int i
+        cdef list args = []
+        if self.staging_failed:
+            self._drop_staged()
+            return self._reply(OUT_OF_MEMORY)
+        for i in range(parser.argc):
+            if parser.args[i].staged:
+                args.append(self.staged[parser.args[i].offset])
+            else:
+                args.append(PyBytes_FromStringAndSize(base + parser.args[i].offset, parser.args[i].length))
+        if args[0].lower() in (b"post", b"host:"):
+            self.hub.log.warning("possible attack: a browser was made to send commands here; closing", address=self.address)
+            self.transport.abort()
+            self.closed = True
+            return 0
+        return self._run_slow(args)
+
+    cdef int _run_slow(self, list args) except -1:
+        coroutine = dispatch(self, self.hub.server, args)
+        try:
+            future = coroutine.send(None)
+        except StopIteration as stop:
+            self._drop_staged()
+            return self._reply(stop.value)
+        except ConnectionError as error:
+            self._drop_staged()
+            return self._reply(Error(f"ERR {error}"))
+        # The store has to wait for a memory node: so does this client, and nobody else.
+        self.in_command = True
+        self._pause()
+        self._follow(coroutine, future)
+        return 0
+
+    def _follow(self, coroutine, future) -> None:
+        future._asyncio_future_blocking = False
+        future.add_done_callback(lambda done: self._step(coroutine))
+
+    def _step(self, coroutine) -> None:
+        """Drive a suspended command on."""
+        try:
+            future = coroutine.send(None)
+        except StopIteration as stop:
+            reply = stop.value
+        except ConnectionError as error:
+            reply = Error(f"ERR {error}")
+        except Exception:
+            self.hub.log.exception("closing a client after an internal error", client=self.id, address=self.address)
+            self.kill()
+            return
+        else:
+            self._follow(coroutine, future)
+            return
+        self.in_command = False
+        if self.closed:
+            return
+        self._drop_staged()
+        self._reply(reply)
+        self._send()
+        self._go_on()
+
+    cdef int _reply(self, object reply) except -1:
+        encode_into(&self.hub.out, reply, self._resp)
+        return 0
+
+    cdef int _protocol_error(self, str text) except -1:
+        self.hub.log.verbose("protocol error", client=self.id, address=self.address, error=text)
+        self._reply(Error(f"ERR {text}"))
+        self.close_after_reply = True
+        return 0
+
+    # ----------------------------------------------------------- large arguments
+
+    cdef bint _takes_value(self, char *base, uint64_t *key_bytes):
+        """Whether the argument that comes now is a value of its command, and how long the key before it is."""
+        cdef RequestParser parser = self.parser
+        cdef int number = parser.argc, first = 1
+        cdef bytes name
+        if number < 2 or self.staging_failed:
+            return False
+        name = base[parser.args[0].offset : parser.args[0].offset + parser.args[0].length].lower()
+        if parser.args[1].staged:
+            return False
+        key_bytes[0] = parser.args[1].length
+        if name == b"prefix.set":
+            while first < number and not parser.args[first].staged:
+                word = base[parser.args[first].offset : parser.args[first].offset + parser.args[first].length].lower()
+                if word == b"nx":
+                    first += 1
+                elif word in (b"ex", b"px", b"parent"):
+                    first += 2
+                else:
+                    break
+            if number <= first or (number - first) % 2 == 0:
+                return False
+            key_bytes[0] = parser.args[number - 1].length
+            return key_bytes[0] <= 16384
+        spec = lookup(name)
+        if spec is None or spec.first_value == 0 or number < spec.first_value:
+            return False
+        if spec.value_step:
+            if (number - spec.first_value) % spec.value_step:
+                return False
+            key_bytes[0] = parser.args[number - 1].length
+        elif number != spec.first_value:
+            return False
+        return key_bytes[0] <= 16384
+
+    cdef int _begin_large(self, char *base, size_t *end) except -1:
+        """A large argument begins at the parser's position. Nonzero when parsing may go on at once."""
+        cdef RequestParser parser = self.parser
+        cdef uint64_t key_bytes = 0, available = 0, take, done = 0, part
+        cdef StagedValue staged
+        cdef int result
+        cdef char *place
+        if self.staging_failed or not self._takes_value(base, &key_bytes):
+            if not self.staging_failed:
+                parser.decline_large()
+                return 1
+            result = STAGE_FULL
+            staged = None
+        else:
+            staged = StagedValue(self.hub.lane.store.staging, parser.large_length, key_bytes)
+            result = staged.reserve()
+            if result == STAGE_WAIT:
+                staged.discard()
+                self._wait()
+                return 0
+        take = end[0] - parser.position
+        if take > parser.large_length:
+            take = parser.large_length
+        if result == STAGE_FULL:
+            if staged is not None:
+                staged.discard()
+            self.staging_failed = True
+            if take == parser.large_length:
+                parser.position += take
+                return self._end_receiving(None, parser.large_length)
+            self.refused_length = parser.large_length
+            self.swallow = parser.large_length - take
+            end[0] = parser.position
+            return 0
+        while done < take:
+            place = staged.region(&available)
+            part = available if available < take - done else take - done
+            memcpy(place, base + parser.position + done, part)
+            staged.advance(part)
+            done += part
+        self.stalled_since_ms = self.hub.lane.now_ms
+        if take == parser.large_length:
+            parser.position += take
+            return self._end_receiving(staged, parser.large_length)
+        # The rest is read straight into the pages; of this buffer only the frame's beginning stays.
+        end[0] = parser.position
+        self.receiving = staged
+        return 0
+
+    cdef int _end_receiving(self, StagedValue staged, uint64_t length) except -1:
+        self.parser.staged_done(len(self.staged), length)
+        self.staged.append(staged)
+        return 1
+
+    cdef int _receive(self, size_t count) except -1:
+        """Bytes of a large argument came straight into its pages."""
+        cdef StagedValue staged = self.receiving
+        cdef int result
+        staged.advance(count)
+        self.stalled_since_ms = self.hub.lane.now_ms
+        if staged.received == staged.size_bytes:
+            self.receiving = None
+            self._end_receiving(staged, staged.size_bytes)
+            return self._process(self.own, self.held)
+        result = staged.reserve()
+        if result == STAGE_WAIT:
+            self._wait()
+        elif result == STAGE_FULL:
+            self._refuse_value()
+        return 0
+
+    def _refuse_value(self) -> None:
+        """The pool has no room for what is being received: read past it, then answer with the error."""
+        cdef StagedValue staged = self.receiving
+        self.receiving = None
+        self.staging_failed = True
+        self.refused_length = staged.size_bytes
+        self.swallow = staged.size_bytes - staged.received
+        staged.discard()
+
+    cdef int _swallow(self, size_t count) except -1:
+        self.swallow -= count
+        if self.swallow == 0:
+            self._end_receiving(None, self.refused_length)
+            return self._process(self.own, self.held)
+        return 0
+
+    cdef void _drop_staged(self) except *:
+        """The command is answered: large arguments that it did not publish go back."""
+        cdef StagedValue staged
+        self.staging_failed = False
+        if not self.staged:
+            return
+        for staged in self.staged:
+            if staged is not None:
+                staged.discard()
+        self.staged.clear()
+        self.hub.wake()
+
+    # ------------------------------------------------------------------ sending
+
+    cdef int _queue_chunks(self, list chunks) except -1:
+        """Append bytes and pinned values to what is to be sent."""
+        if self.queue is None:
+            self.queue = deque()
+        if not self.queue:
+            self.stalled_since_ms = self.hub.lane.now_ms
+        for chunk in chunks:
+            if isinstance(chunk, bytes):
+                if not chunk:
+                    continue
+                self.queued_bytes += PyBytes_GET_SIZE(chunk)
+            else:
+                self.queued_bytes += (<PinnedValue>chunk).size_bytes
+            self.queue.append(chunk)
+        return self._drain()
+
+    cdef int _send(self) except -1:
+        """Send the replies at hand; what the socket does not take is queued."""
+        cdef OutBuffer *out = &self.hub.out
+        cdef ssize_t sent = 0
+        cdef size_t length = out.length
+        if length == 0:
+            if self.close_after_reply:
+                self._close_when_sent()
+            return 0
+        out.length = 0
+        if self.closed:
+            return 0
+        if not self.queue and not self.transport_busy:
+            sent = send(self.descriptor, out.data, length, MSG_DONTWAIT | MSG_NOSIGNAL)
+            if sent < 0:
+                if errno != EAGAIN and errno != EINTR:
+                    # The peer is gone; the read side will hear of it. What cannot be delivered is dropped.
+                    self.transport.abort()
+                    return 0
+                sent = 0
+            self.net_output_bytes += sent
+            self.hub.net_output_bytes += sent
+        if <size_t>sent < length:
+            self._queue_chunks([PyBytes_FromStringAndSize(out.data + sent, length - sent)])
+        if out.capacity > 4194304:
+            out_clear(out, 0)
+        if self.close_after_reply:
+            self._close_when_sent()
+        return 0
+
+    cdef int _drain(self) except -1:
+        """Send what is queued until the socket is full; the transport tells when it is not any more."""
+        cdef PinnedValue value
+        cdef uint64_t available = 0, total
+        cdef ssize_t sent
+        cdef char *place
+        cdef uint64_t budget = SENT_AT_ONCE_BYTES
+        while self.queue and not self.transport_busy and not self.closed:
+            chunk = self.queue[0]
+            if isinstance(chunk, bytes):
+                value = None
+                total = PyBytes_GET_SIZE(chunk)
+                place = PyBytes_AS_STRING(chunk) + self.chunk_position
+                available = total - self.chunk_position
+            else:
+                value = <PinnedValue>chunk
+                total = value.size_bytes
+                place = value.run_at(self.chunk_position, &available)
+            if budget == 0:
+                # Others wait too: go on in the loop's next turn.
+                self.transport_busy = True
+                self.hub.loop.call_soon(self.resume_writing)
+                return 0
+            if available > budget:
+                available = budget
+            sent = -1
+            if place != NULL:
+                sent = send(self.descriptor, place, available, MSG_DONTWAIT | MSG_NOSIGNAL)
+                if sent < 0:
+                    if errno == EINTR:
+                        continue
+                    if errno != EAGAIN:
+                        self.transport.abort()
+                        return 0
+            if sent < 0:
+                # The transport waits for the socket, with one piece in its hands.
+                if value is None:
+                    piece = memoryview(chunk)[self.chunk_position :]
+                elif place != NULL:
+                    piece = memoryview(value.slice(self.chunk_position, PIECE_BYTES))
+                else:
+                    piece = bytearray(PIECE_BYTES if total - self.chunk_position > PIECE_BYTES else total - self.chunk_position)
+                    value.copy_at(self.chunk_position, piece, len(piece))
+                sent = len(piece)
+                self.transport.write(piece)
+            budget -= sent if <uint64_t>sent < budget else budget
+            self.chunk_position += sent
+            self.queued_bytes -= sent
+            self.net_output_bytes += sent
+            self.hub.net_output_bytes += sent
+            self.stalled_since_ms = self.hub.lane.now_ms
+            if self.chunk_position == total:
+                self.queue.popleft()
+                self.chunk_position = 0
+                if value is not None:
+                    value.release()
+                    self.hub.wake()
+        if self.close_after_reply and not self.queue:
+            self._close_when_sent()
+        return 0
+
+    cdef void _close_when_sent(self) except *:
+        if not self.queue and not self.closed:
+            self.closed = True
+            self.transport.close()
+
+    # ------------------------------------------------------------------ waiting
+
+    cdef void _keep(self, char *base, size_t end) except *:
+        """Keep the bytes of the unfinished command, and forget the rest."""
+        cdef size_t start = self.parser.keep_from()
+        cdef size_t length = end - start
+        if length == 0:
+            self.held = 0
+            if self.own != NULL:
+                free(self.own)
+                self.own = NULL
+                self.own_capacity = 0
+        elif base != self.own:
+            self.own_capacity = length * 2 if length * 2 > OWN_BUFFER_BYTES else OWN_BUFFER_BYTES
+            self.own = <char *>realloc(self.own, self.own_capacity)
+            if self.own == NULL:
+                raise MemoryError("no memory for an unfinished command")
+            memcpy(self.own, base + start, length)
+            self.held = length
+        else:
+            if start:
+                memmove(self.own, self.own + start, length)
+            self.held = length
+        if start:
+            self.parser.rebase(start)
+        if self.queue or self.in_command or self.transport_busy or self in self.hub.waiting:
+            self._pause()
+
+    cdef void _pause(self) except *:
+        if not self.reading_paused and not self.closed:
+            self.reading_paused = True
+            self.transport.pause_reading()
+
+    cdef void _resume(self) except *:
+        if self.reading_paused and not self.closed:
+            self.reading_paused = False
+            self.transport.resume_reading()
+
+    cdef void _wait(self) except *:
+        """Wait for memory or pins that others hold."""
+        if self not in self.hub.waiting:
+            self.hub.waiting[self] = self.hub.lane.now_ms
+        self._pause()
+
+    def try_again(self, since_ms) -> None:
+        """Memory or a pin came free since ``_wait``."""
+        cdef int result
+        if self.closed:
+            return
+        if self.receiving is not None:
+            result = self.receiving.reserve()
+            if result == STAGE_WAIT:
+                self.hub.waiting[self] = since_ms
+                return
+            if result == STAGE_FULL:
+                self._refuse_value()
+            self._resume()
+            return
+        self._go_on()
+        if self in self.hub.waiting:
+            self.hub.waiting[self] = since_ms
+
+    def _go_on(self) -> None:
+        """What held this client up is over: answer what it has sent meanwhile, then read on."""
+        if self.closed or self.processing or self.in_command:
+            return
+        try:
+            if self.held and self.receiving is None and not self.swallow:
+                self.hub.lane.set_time()
+                self._process(self.own, self.held)
+        except Exception:
+            self.hub.log.exception("closing a client after an internal error", client=self.id, address=self.address)
+            self.hub.lane.drop()
+            self.transport.abort()
+            return
+        if not (self.queue or self.in_command or self.transport_busy or self in self.hub.waiting):
+            self._resume()
+
+
+def _is_local(peer) -> bool:
+    """Whether a connection comes from this machine: a Unix socket or a loopback address."""
+    if not isinstance(peer, tuple):
+        return True
+    host = peer[0].removeprefix("::ffff:")
+    return host == "::1" or host.startswith("127.")
+
+
+def _shown_address(name, fallback) -> str:
+    """An address in Redis's form."""
+    if isinstance(name, tuple):
+        return f"[{name[0]}]:{name[1]}" if ":" in name[0] else f"{name[0]}:{name[1]}"
+    path = name or fallback or ""
+    if isinstance(path, bytes):
+        path = os.fsdecode(path)
+    return f"{path}:0"
