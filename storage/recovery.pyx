@@ -213,7 +213,7 @@ cdef class Recovery:
             length = HAZARD_CHUNK_BYTES if size - position > HAZARD_CHUNK_BYTES else <uint32_t>(size - position)
             data = self.pool.read(self.pool.geometry.hazards + position, length)
             # Only rows in use are written: the others need no memory.
-            if data.count(0) != length:
+            if data != bytes(length):
                 self.pool.write(self.pool.geometry.hazards + position, bytes(length))
             position += length
         self.pool.read_into(self.pool.geometry.globals + 8, &mark, 8)
