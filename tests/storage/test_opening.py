@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from storage import opening, pool
 from storage.opening import OpenedPool, open_pool
 from storage.pool import PoolError
@@ -290,7 +291,7 @@ def test_a_damaged_superblock_is_refused_and_kept(tmp_path: Path, log: Log) -> N
         file.seek(30)
         file.write(bytes([byte ^ 1]))
     before = (tmp_path / "pool").read_bytes()
-    with pytest.raises(PoolError, match="damaged superblock: checksum .*, expected .* remove it"):
+    with pytest.raises(PoolError, match=r"damaged superblock: checksum .*, expected .* remove it"):
         opened(tmp_path / "pool", log)
     assert (tmp_path / "pool").read_bytes() == before
 

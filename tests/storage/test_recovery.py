@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
+
 from storage.fabric.sim import SimulatedFabric
 from storage.interface import Condition, Status
 from storage.opening import open_pool
