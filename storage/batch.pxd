@@ -69,7 +69,8 @@ cdef struct Request:
     uint8_t out_type
     uint64_t word             # slot word 0 as read, or as published
     uint32_t slot
-    Heat heat
+    Heat heat                 # as read, or as this access made it
+    uint32_t last_ms_before   # heat.last_ms as read
     # --- progress
     uint8_t state
     uint8_t set_count         # sets read so far: home and the following ones

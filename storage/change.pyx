@@ -139,8 +139,16 @@ cdef void absent(Engine engine, Batch batch, Request *request) noexcept nogil:
         engine.finish(batch, request, STATUS_MISS)
     else:
         if request.flags & KEEP_TTL:
-            request.expire_at_ms = -1
+            keep_expiry(engine, request, -1)
         insert(engine, batch, request)
+
+
+cdef void keep_expiry(Engine engine, Request *request, int64_t expire_at_ms) noexcept nogil:
+    """KEEPTTL: the expiry is that of what is there now; a cell planned under another one is of no use."""
+    if request.has_new_cell and request.expire_at_ms != expire_at_ms:
+        engine.allocator.free_cell(request.new_location, request.new_class)
+        request.has_new_cell = False
+    request.expire_at_ms = expire_at_ms
 
 
 cdef void read_old(Engine engine, Batch batch, Request *request) noexcept nogil:
@@ -148,7 +156,8 @@ cdef void read_old(Engine engine, Batch batch, Request *request) noexcept nogil:
     cdef uint32_t cell_class = word_class(request.word)
     cdef uint32_t size
     if request.flags & EXACT and request.word != request.expected:
-        engine.finish(batch, request, STATUS_CONFLICT)
+        # Another key with the same tag may stand before it.
+        next_old(engine, batch, request, STATUS_CONFLICT)
         return
     if not engine.valid_location(request.word):
         clear_damaged(engine, batch, request)
@@ -161,6 +170,21 @@ cdef void read_old(Engine engine, Batch batch, Request *request) noexcept nogil:
     engine.emit(batch, OP_READ, engine.cell_offset(word_location(request.word), cell_class), request.cell, size)
     engine.emit(batch, OP_READ, engine.pool.slot_offset(request.slot), &request.checked_word, 16)
     request.state = OLD
+
+
+cdef void next_old(Engine engine, Batch batch, Request *request, int status_at_end) noexcept nogil:
+    """The candidate is not it: go on behind it; at the end the key is absent, or ``status_at_end`` if that is set."""
+    cdef uint32_t wanted = overflow_distance((<uint64_t *>request.sets)[0]) + 1
+    request.candidate = engine.find_candidate(request, request.candidate + 1)
+    if request.candidate >= 0:
+        read_old(engine, batch, request)
+    elif wanted > request.set_count and request.set_count < engine.pool.geometry.set_count:
+        engine.read_sets(batch, request, wanted)
+        request.state = SETS
+    elif status_at_end:
+        engine.finish(batch, request, status_at_end)
+    else:
+        absent(engine, batch, request)
 
 
 cdef void read_victim(Engine engine, Batch batch, Request *request) noexcept nogil:
@@ -184,10 +208,11 @@ cdef void read_victim(Engine engine, Batch batch, Request *request) noexcept nog
 
 cdef void clear_damaged(Engine engine, Batch batch, Request *request) noexcept nogil:
     """The slot names a cell that does not name it back: clear the slot alone, free nothing."""
-    engine.counts.damaged += 1
-    engine.pool.compare_and_swap(
+    if engine.pool.compare_and_swap(
         engine.pool.slot_offset(request.slot), request.word, freed_word(engine.pool.word_format, request.word)
-    )
+    ) == request.word:
+        # Otherwise it was changed under this reader, where READs keep no order: nothing is wrong with it.
+        engine.counts.damaged += 1
     if request.kind == KIND_EVICT:
         engine.finish(batch, request, STATUS_CONFLICT)
     else:
@@ -210,15 +235,7 @@ cdef void after_old(Engine engine, Batch batch, Request *request) noexcept nogil
     if request.kind == KIND_EVICT:
         adopt_key(engine, request, header, old_key)
     elif header.key_bytes != request.key_bytes or memcmp(old_key, request.key, request.key_bytes):
-        # Another key with the same tag: go on behind it.
-        request.candidate = engine.find_candidate(request, request.candidate + 1)
-        if request.candidate >= 0:
-            read_old(engine, batch, request)
-        elif overflow_distance((<uint64_t *>request.sets)[0]) + 1 > request.set_count:
-            engine.read_sets(batch, request, overflow_distance((<uint64_t *>request.sets)[0]) + 1)
-            request.state = SETS
-        else:
-            absent(engine, batch, request)
+        next_old(engine, batch, request, STATUS_OK)  # another key with the same tag
         return
     locate_payload(request)
     if header.flags & CELL_LIST_PAGE and request.page_list != NULL:
@@ -258,7 +275,7 @@ cdef void decide(Engine engine, Batch batch, Request *request) noexcept nogil:
         engine.finish(batch, request, STATUS_CONFLICT)
         return
     if request.flags & KEEP_TTL:
-        request.expire_at_ms = -1 if request.was_expired else request.out_expire_ms
+        keep_expiry(engine, request, -1 if request.was_expired else request.out_expire_ms)
     overwrite(engine, batch, request)
 
 
@@ -276,7 +293,7 @@ cdef bint plan_value(Engine engine, Batch batch, Request *request) noexcept nogi
     cdef uint64_t parent_hash = request.parent_hash
     cdef uint32_t prefix, base, list_bytes = 0, rest, pages, cell_bytes
     cdef uint64_t value_bytes = request.value_bytes
-    cdef bint paged, tail_in_cell = False, list_in_page = False
+    cdef bint paged, tail_in_cell = False, list_in_page = False, keep_pages
     cdef int64_t location
     if request.has_new_cell:
         return True
@@ -287,7 +304,13 @@ cdef bint plan_value(Engine engine, Batch batch, Request *request) noexcept nogi
             parent_hash = request.out_parent_hash
     prefix = <uint32_t>sizeof(CellHeader) + (8 if request.expire_at_ms >= 0 else 0) + (8 if has_parent else 0)
     base = prefix + request.key_bytes
-    if keep:
+    keep_pages = keep
+    if keep and not word_is_paged(request.word) and base + value_bytes > MAX_CELL_BYTES:
+        # The new expiry pushes the value out of its cell: it is written anew, to pages.
+        keep_pages = False
+        request.value = request.out
+        request.value_bytes = value_bytes
+    if keep_pages:
         paged = word_is_paged(request.word)
         request.inline_value = request.out
         request.inline_bytes = request.out_tail_bytes
@@ -296,9 +319,6 @@ cdef bint plan_value(Engine engine, Batch batch, Request *request) noexcept nogi
             tail_in_cell = (<CellHeader *>request.cell).tail_in_cell != 0
             list_in_page = ((<CellHeader *>request.cell).flags & CELL_LIST_PAGE) != 0
             list_bytes = 4 if list_in_page else pages * 4
-            if not list_in_page and base + list_bytes + request.inline_bytes > MAX_CELL_BYTES:
-                engine.finish(batch, request, STATUS_FULL)
-                return False
     elif request.page_count or base + value_bytes > MAX_CELL_BYTES:
         paged = True
         pages = <uint32_t>(value_bytes // PAGE_BYTES)
@@ -331,6 +351,10 @@ cdef bint plan_value(Engine engine, Batch batch, Request *request) noexcept nogi
         request.inline_value = request.value
         request.inline_bytes = <uint32_t>value_bytes
     cell_bytes = base + list_bytes + request.inline_bytes
+    if cell_bytes > MAX_CELL_BYTES:
+        # A staged value whose tail was measured against a shorter key.
+        engine.finish(batch, request, STATUS_FULL)
+        return False
     request.new_class = class_for(cell_bytes)
     request.wanted_pages = 0
     location = engine.allocator.allocate_cell(request.new_class)
@@ -362,9 +386,9 @@ cdef bint plan_value(Engine engine, Batch batch, Request *request) noexcept nogi
         memcpy(request.image + prefix - 8, &parent_hash, 8)
     memcpy(request.image + prefix, request.key, request.key_bytes)
     if list_in_page:
-        memcpy(request.image + base, &request.page_list[pages] if keep else &request.list_page, 4)
+        memcpy(request.image + base, &request.page_list[pages] if keep_pages else &request.list_page, 4)
     elif paged:
-        memcpy(request.image + base, request.page_list if keep else request.pages, pages * 4)
+        memcpy(request.image + base, request.page_list if keep_pages else request.pages, pages * 4)
     if request.inline_bytes and request.inline_bytes <= SMALL_VALUE_BYTES:
         memcpy(request.image + request.image_bytes, request.inline_value, request.inline_bytes)
         request.image_bytes += request.inline_bytes

@@ -147,20 +147,22 @@ cdef void read_cell(Engine engine, Batch batch, Request *request) noexcept nogil
     request.cell = <char *>batch.allocate(size)
     request.cell_bytes = size
     engine.emit(batch, OP_READ, cell_offset, request.cell, size)
-    if request.flags & TOUCH:
-        engine.emit(batch, OP_READ, engine.pool.heat_offset(request.slot), &request.heat, HEAT_BYTES)
+    engine.emit(batch, OP_READ, engine.pool.heat_offset(request.slot), &request.heat, HEAT_BYTES)
     engine.emit(batch, OP_READ, engine.pool.slot_offset(request.slot), &request.checked_word, 8)
     request.state = CELL
 
 
 cdef bint parse_cell(Request *request, uint32_t slot, uint64_t word) noexcept nogil:
-    """Whether the copy in ``request.cell`` is the cell that ``word`` in ``slot`` names, whole and sane."""
+    """Whether the copy in ``request.cell`` is the cell that ``word`` in ``slot`` names, with a key that fits there.
+
+    The copy is whole as far as a key of the request's length reaches: compare the lengths before anything else.
+    """
     cdef CellHeader *header = <CellHeader *>request.cell
     cdef uint64_t needed
     if header.slot != slot or header.echo != <uint32_t>word:
         return False
     needed = cell_prefix_bytes(header) + <uint64_t>header.key_bytes
-    return needed <= request.cell_bytes
+    return needed <= CELL_BYTES[word_class(word)]
 
 
 cdef void locate_payload(Request *request) noexcept nogil:
@@ -195,7 +197,7 @@ cdef void locate_payload(Request *request) noexcept nogil:
             if not header.flags & CELL_LIST_PAGE:
                 list_bytes += 4
     request.out_page_count = <uint32_t>pages
-    if list_bytes + request.out_tail_bytes > room:
+    if pages == 0 or pages > PAGE_BYTES // 4 or list_bytes + request.out_tail_bytes > room:
         request.out_page_count = 0  # damaged: nothing in it can be believed
         request.out_tail_bytes = 0
         return
@@ -220,6 +222,7 @@ cdef void after_cell(Engine engine, Batch batch, Request *request) noexcept nogi
         next_candidate(engine, batch, request)
         return
     locate_payload(request)
+    request.last_ms_before = request.heat.last_ms
     if request.out_expire_ms >= 0 and request.out_expire_ms <= engine.now_ms:
         engine.queue_expired(request.slot, request.word)
         engine.finish(batch, request, STATUS_MISS)
@@ -255,12 +258,13 @@ cdef void read_list_page(Engine engine, Batch batch, Request *request) noexcept 
 
 cdef void next_candidate(Engine engine, Batch batch, Request *request) noexcept nogil:
     """Another key with the same tag: go on behind it."""
+    cdef uint32_t wanted = overflow_distance((<uint64_t *>request.sets)[0]) + 1
     request.candidate = engine.find_candidate(request, request.candidate + 1)
     if request.candidate >= 0:
         take_candidate(engine, batch, request)
         return
-    if overflow_distance((<uint64_t *>request.sets)[0]) + 1 > request.set_count:
-        engine.read_sets(batch, request, overflow_distance((<uint64_t *>request.sets)[0]) + 1)
+    if wanted > request.set_count and request.set_count < engine.pool.geometry.set_count:
+        engine.read_sets(batch, request, wanted)
         request.state = SETS
         return
     engine.finish(batch, request, STATUS_MISS)

@@ -46,5 +46,6 @@ cdef class PageAllocator:
     cdef int _push_free(self, uint32_t page) noexcept nogil
     cdef bint _refill(self) noexcept nogil
     cdef void _release_cell_page(self, uint32_t page) noexcept nogil
-    cdef void _harvest(self, uint32_t cell_class) noexcept nogil
+    cdef uint32_t _harvest(self, int cell_class) noexcept nogil
+    cdef void harvest_all(self) noexcept nogil
     cdef void _free_foreign(self, uint32_t location) noexcept nogil

@@ -149,8 +149,23 @@ cdef class PageAllocator:
                 return
             seen = found
 
-    cdef void _harvest(self, uint32_t cell_class) noexcept nogil:
-        """Take back the cells of our pages that other front ends have freed."""
+    cdef void harvest_all(self) noexcept nogil:
+        """Take back every cell that other front ends have freed, of all classes."""
+        cdef uint32_t left = 0
+        cdef uint32_t number
+        for number in range(CELL_CLASSES):
+            left += <uint32_t>self.class_pages[number]
+        while left:
+            number = self._harvest(-1)
+            if number == 0:
+                break
+            left -= number if number < left else left
+
+    cdef uint32_t _harvest(self, int cell_class) noexcept nogil:
+        """Take back the cells that other front ends have freed in some of our pages; how many pages were looked at.
+
+        Pages of one class, or of all of them (-1).
+        """
         cdef uint64_t heads[HARVEST_PAGES * 16]
         cdef FabricOp ops[HARVEST_PAGES]
         cdef uint32_t pages[HARVEST_PAGES]
@@ -160,13 +175,13 @@ cdef class PageAllocator:
         cdef CellPage *state
         while looked < total and chosen < HARVEST_PAGES and looked < 65536:
             state = &self.cell_pages[self.harvest_cursor]
-            if state.owned and state.cell_class == cell_class:
+            if state.owned and (cell_class < 0 or state.cell_class == cell_class):
                 pages[chosen] = self.harvest_cursor
                 chosen += 1
             self.harvest_cursor = (self.harvest_cursor + 1) % total
             looked += 1
         if chosen == 0:
-            return
+            return 0
         memset(ops, 0, chosen * sizeof(FabricOp))
         for i in range(chosen):
             ops[i].opcode = OP_READ
@@ -174,7 +189,7 @@ cdef class PageAllocator:
             ops[i].local = &heads[i * 16]
             ops[i].length = PAGE_HEAD_BYTES
         if self.pool.submit(ops, chosen) != 0:
-            return
+            return 0
         for i in range(chosen):
             for word in range(16):
                 bits = heads[i * 16 + word]
@@ -185,9 +200,14 @@ cdef class PageAllocator:
                 while bits:
                     bit = <uint64_t>__builtin_ctzll(bits)
                     bits &= bits - 1
-                    self.free_cell(make_location(pages[i], <uint32_t>(word * 64 + bit)), cell_class)
+                    self.free_cell(
+                        make_location(pages[i], <uint32_t>(word * 64 + bit)), self.cell_pages[pages[i]].cell_class
+                    )
                     if not self.cell_pages[pages[i]].owned:
                         break
+                if not self.cell_pages[pages[i]].owned:
+                    break
+        return chosen
 
     cdef void _link(self, uint32_t page) noexcept nogil:
         cdef CellPage *state = &self.cell_pages[page]

@@ -32,9 +32,14 @@ cdef class EvictionPolicy(Room):
     cdef uint64_t *is_resident     # one bit a slot
     cdef Candidate pool[32]        # best candidates of earlier samples, best first
     cdef uint32_t pool_count
-    cdef uint32_t sweep_cursor
+    cdef uint32_t sweep_cursor     # residents before this position are looked at next
+    cdef readonly uint32_t sweep_left  # residents that may belong to a flushed database: those before this position
     cdef Batch evictions
     cdef bint _evict_for(self, uint32_t cell_class, bint wants_page) noexcept nogil
+    cdef bint _make_room(self, int cell_class, uint32_t pages) noexcept nogil
+    cdef bint _has_room(self, int cell_class, uint32_t pages) noexcept nogil
+    cdef bint shrink(self) noexcept nogil
+    cdef void begin_flushed_sweep(self) noexcept nogil
     cdef bint _refill(self) noexcept nogil
     cdef void _offer(self, Candidate candidate) noexcept nogil
     cdef void _forget(self, uint32_t position) noexcept nogil

@@ -38,6 +38,8 @@ cdef enum:
     SWEEP_CHUNK = 256       # entries looked at in one doorbell by the sweeper
     HEADER_READ_BYTES = 32  # cell header and expiry
     MISSES_LIMIT = 64       # samples in a row without any candidate before a policy gives up
+    FLUSHED_AT_A_TIME = 1024
+    IDLE_EVICTIONS_LIMIT = 1024  # evictions in a row that free no page, beyond two for each resident
 
 _RULES = {
     "noeviction": (RULE_NONE, False),
@@ -102,21 +104,52 @@ cdef class EvictionPolicy(Room):
 
     cdef bint make_cell(self, uint32_t cell_class) noexcept nogil:
         """Free one cell of the class, or a page for it."""
-        if self.engine.allocator.release_spares():
-            return True
-        return self._evict_for(cell_class, False)
+        return self._make_room(<int>cell_class, 1)
 
     cdef bint make_pages(self, uint32_t count) noexcept nogil:
         """Evict until ``count`` pages may be claimed; False when that cannot be reached."""
-        cdef uint32_t attempts = 0
-        if count > self.engine.allocator.limit_pages:
-            return False
+        if count >= self.engine.allocator.limit_pages:
+            return False  # a value of so many pages leaves none for its own cell: nothing is evicted for it
+        return self._make_room(-1, count)
+
+    cdef bint _make_room(self, int cell_class, uint32_t pages) noexcept nogil:
+        """Until ``pages`` pages may be claimed, or a cell of the class (-1: none will do) is free."""
+        cdef uint64_t before
+        cdef uint32_t idle = 0, examined = 0
         self.engine.allocator.release_spares()
-        while self.engine.allocator.used_pages + count > self.engine.allocator.limit_pages:
-            attempts += 1
-            if attempts > 4 * count + 256 or not self._evict_for(0, True):
+        if self._has_room(cell_class, pages):
+            return True
+        if self.engine.pool.front_end_high_water > 1:
+            self.engine.allocator.harvest_all()
+            self.engine.allocator.release_spares()
+        # What a flush has made unreachable goes before anything that is still of use, whatever the policy.
+        while self.sweep_left and not self._has_room(cell_class, pages):
+            self.sweep(FLUSHED_AT_A_TIME, True, &examined)
+            self.engine.allocator.release_spares()
+            if examined == 0:
+                break
+        while not self._has_room(cell_class, pages):
+            before = self.engine.allocator.used_pages
+            if not self._evict_for(<uint32_t>cell_class if cell_class >= 0 else 0, cell_class < 0):
+                return False
+            idle = 0 if self.engine.allocator.used_pages < before else idle + 1
+            # Values in use, or scattered among ones that must stay, free no page: every resident may be one.
+            if idle > IDLE_EVICTIONS_LIMIT + self.resident_count * 2:
                 return False
         return True
+
+    cdef bint _has_room(self, int cell_class, uint32_t pages) noexcept nogil:
+        if cell_class >= 0 and self.engine.allocator.partial[cell_class] >= 0:
+            return True
+        return self.engine.allocator.used_pages + pages <= self.engine.allocator.limit_pages
+
+    cdef bint shrink(self) noexcept nogil:
+        """Evict a little when more is in use than the limit allows (it was lowered); True when more has to go."""
+        cdef uint64_t before = self.engine.allocator.used_pages
+        if before <= self.engine.allocator.limit_pages:
+            return False
+        self.engine.allocator.release_spares()
+        return self._evict_for(0, True) and self.engine.allocator.used_pages > self.engine.allocator.limit_pages
 
     cdef bint make_slot(self, Request *request) noexcept nogil:
         """Every probed set is full: evict the entry of theirs that was used longest ago."""
@@ -126,6 +159,13 @@ cdef class EvictionPolicy(Room):
         cdef uint64_t slot
         cdef Candidate candidate
         cdef int best = -1
+        cdef uint32_t examined = 0
+        while self.sweep_left:
+            # Unreachable entries of a flushed database may fill the sets.
+            if self.sweep(FLUSHED_AT_A_TIME, True, &examined):
+                return True
+            if examined == 0:
+                break
         if self.rule == RULE_NONE or total > 8 * SLOTS_PER_SET:
             return False
         memset(ops, 0, sizeof(ops))
@@ -150,6 +190,8 @@ cdef class EvictionPolicy(Room):
             ((request.home + best // SLOTS_PER_SET) % self.engine.pool.geometry.set_count) * SLOTS_PER_SET + best % SLOTS_PER_SET
         )
         candidate.word = slot_words(request, best)[0]
+        candidate.last_ms = heats[best].last_ms
+        candidate.score = 1
         self._evict_one(candidate)
         return True
 
@@ -180,7 +222,8 @@ cdef class EvictionPolicy(Room):
             self._evict_one(chosen)
             return True
         # Cells of another size: only a whole page of them is of use.
-        self._evict_page(location_page(word_location(chosen.word)))
+        if self._evict_page(location_page(word_location(chosen.word))) == 0:
+            self._evict_one(chosen)
         self.engine.allocator.release_spares()
         return True
 
@@ -195,17 +238,24 @@ cdef class EvictionPolicy(Room):
         cdef uint32_t count, i, misses = 0, found = 0, slot
         cdef uint16_t idle_minutes
         cdef Candidate candidate
-        while found == 0 and misses < MISSES_LIMIT and self.resident_count:
+        cdef bint foreign
+        while found == 0 and misses < MISSES_LIMIT:
             misses += 1
-            count = SAMPLES if self.resident_count > SAMPLES else self.resident_count
+            # What other front ends stored is found by looking anywhere in the index.
+            foreign = self.engine.pool.front_end_high_water > 1 and (self.resident_count == 0 or misses & 1 == 0)
+            if self.resident_count == 0 and not foreign:
+                break
+            count = SAMPLES if foreign or self.resident_count > SAMPLES else self.resident_count
             memset(ops, 0, sizeof(ops))
             memset(expiry_ops, 0, sizeof(expiry_ops))
             for i in range(count):
                 if count < SAMPLES:
                     positions[i] = i
                 else:
-                    positions[i] = <uint32_t>(self.engine.next_random() % self.resident_count)
-                slot = self.residents[positions[i]]
+                    positions[i] = <uint32_t>(
+                        self.engine.next_random() % (self.engine.pool.geometry.slot_count if foreign else self.resident_count)
+                    )
+                slot = positions[i] if foreign else self.residents[positions[i]]
                 ops[i].opcode = OP_READ
                 ops[i].offset = self.engine.pool.slot_offset(slot)
                 ops[i].local = &words[i]
@@ -230,7 +280,9 @@ cdef class EvictionPolicy(Room):
             for i in range(count):
                 if word_state(words[i]) != STATE_LIVE or (self.volatile_only and not word_has_ttl(words[i])):
                     continue
-                candidate.slot = self.residents[positions[i]]
+                if foreign and not word_is_paged(words[i]):
+                    continue  # its cell would go back to another front end's page
+                candidate.slot = positions[i] if foreign else self.residents[positions[i]]
                 candidate.word = words[i]
                 candidate.last_ms = heats[i].last_ms
                 candidate.score = <double>(<uint32_t>self.engine.now_ms - heats[i].last_ms) + 1
@@ -247,7 +299,7 @@ cdef class EvictionPolicy(Room):
                 self._offer(candidate)
                 found += 1
             # Dead entries leave the list; from the end, so that positions stay true.
-            for i in range(count):
+            for i in range(0 if foreign else count):
                 if word_state(words[count - 1 - i]) != STATE_LIVE and positions[count - 1 - i] < self.resident_count:
                     slot = self.residents[positions[count - 1 - i]]
                     if ops[count - 1 - i].offset == self.engine.pool.slot_offset(slot):
@@ -332,6 +384,8 @@ cdef class EvictionPolicy(Room):
                 or location_page(word_location(words[i])) != page or headers[i].slot >= slot_count
             ):
                 continue  # not published, or unlinked already
+            if self.volatile_only and not word_has_ttl(words[i]):
+                continue
             request = self.evictions.add()
             request.kind = KIND_EVICT
             request.slot = headers[i].slot
@@ -343,28 +397,44 @@ cdef class EvictionPolicy(Room):
 
     # ------------------------------------------------------------------ sweep
 
+    cdef void begin_flushed_sweep(self) noexcept nogil:
+        """A database was flushed: every resident may be one of its entries."""
+        self.sweep_cursor = self.resident_count
+        self.sweep_left = self.resident_count
+
     cdef uint32_t sweep(self, uint32_t count, bint flushed, uint32_t *examined) noexcept nogil:
-        """Look at the next ``count`` residents and remove the expired, or those of a flushed database."""
+        """Look at the next ``count`` residents and remove the expired, or those of a flushed database.
+
+        From the end of the list to its beginning: what takes a removed one's place was looked at before.
+        """
         cdef uint64_t *words
         cdef char *headers
         cdef FabricOp *ops
         cdef CellHeader *header
         cdef Request *request
-        cdef uint32_t i, chunk, removed = 0, looked = 0, asked, slot
+        cdef uint32_t numbers[SWEEP_CHUNK]
+        cdef uint32_t i, chunk, first, removed = 0, looked = 0, asked, slot
         cdef int64_t expiry
         examined[0] = 0
         while looked < count and self.resident_count:
             self.evictions.clear()
+            if self.sweep_cursor > self.resident_count:
+                self.sweep_cursor = self.resident_count
+            if self.sweep_left > self.sweep_cursor:
+                self.sweep_left = self.sweep_cursor
+            if self.sweep_cursor == 0:
+                self.sweep_cursor = self.resident_count
             chunk = SWEEP_CHUNK if count - looked > SWEEP_CHUNK else count - looked
-            if chunk > self.resident_count:
-                chunk = self.resident_count
+            if chunk > self.sweep_cursor:
+                chunk = self.sweep_cursor
+            first = self.sweep_cursor - chunk
             words = <uint64_t *>self.evictions.allocate(chunk * 8)
             headers = <char *>self.evictions.allocate(chunk * HEADER_READ_BYTES)
             ops = <FabricOp *>self.evictions.allocate(chunk * sizeof(FabricOp))
             memset(ops, 0, chunk * sizeof(FabricOp))
             for i in range(chunk):
                 ops[i].opcode = OP_READ
-                ops[i].offset = self.engine.pool.slot_offset(self.residents[(self.sweep_cursor + i) % self.resident_count])
+                ops[i].offset = self.engine.pool.slot_offset(self.residents[first + i])
                 ops[i].local = &words[i]
                 ops[i].length = 8
             if self.engine.pool.submit(ops, chunk) != 0:
@@ -384,13 +454,14 @@ cdef class EvictionPolicy(Room):
                 return removed
             for i in range(chunk):
                 header = <CellHeader *>(headers + i * HEADER_READ_BYTES)
-                slot = self.residents[(self.sweep_cursor + i) % self.resident_count]
+                slot = self.residents[first + i]
                 if header.echo != <uint32_t>words[i] or header.slot != slot:
                     continue
                 expiry = cell_expiry_ms(header)
                 if (expiry >= 0 and expiry <= self.engine.now_ms) or (
                     flushed and header.epoch != <uint32_t>self.engine.pool.epochs[header.database]
                 ):
+                    numbers[self.evictions.count] = i
                     request = self.evictions.add()
                     request.kind = KIND_EVICT
                     request.flags = COUNT_AS_EXPIRED
@@ -398,14 +469,17 @@ cdef class EvictionPolicy(Room):
                     request.expected = words[i]
             self.engine.run(self.evictions)
             for i in range(self.evictions.count):
-                removed += self.evictions.requests[i].status == STATUS_OK
-            # Entries that are gone leave the list: from the end of the chunk, so that positions stay true.
+                if self.evictions.requests[i].status == STATUS_OK:
+                    removed += 1
+                    words[numbers[i]] = 0
             i = chunk
             while i > 0:
                 i -= 1
-                if word_state(words[i]) != STATE_LIVE and self.sweep_cursor + i < self.resident_count:
-                    self._forget(self.sweep_cursor + i)
+                if word_state(words[i]) != STATE_LIVE:
+                    self._forget(first + i)
             looked += chunk
-            examined[0] = looked
-            self.sweep_cursor = (self.sweep_cursor + chunk) % self.resident_count if self.resident_count else 0
+            self.sweep_cursor = first
+            if self.sweep_left > first:
+                self.sweep_left = first
+        examined[0] = looked
         return removed

@@ -99,7 +99,7 @@ cdef class Pool:
         entries = index_entries or default_index_entries(fabric.size_bytes)
         regions = _regions(fabric.size_bytes, entries)
         if regions["page_count"] < MIN_PAGES:
-            needed = regions["pages"] + MIN_PAGES * (PAGE_BYTES + 8)
+            needed = regions["page_words"] + PAGE_BYTES + MIN_PAGES * (PAGE_BYTES + 8)
             raise PoolError(
                 f"a pool of {fabric.size_bytes} bytes has no room for {entries} index entries and {MIN_PAGES} pages: "
                 f"give pool-size at least {needed} bytes, or a smaller index-entries"
@@ -122,7 +122,10 @@ cdef class Pool:
     @staticmethod
     def attach(Fabric fabric, int front_end=0):
         """Attach to a formatted pool and take the front end's row."""
-        cdef Pool pool = Pool(fabric, front_end)
+        cdef Pool pool
+        if not 0 <= front_end < MAX_FRONT_ENDS:
+            raise PoolError(f"front end {front_end}: a pool has rows for 0 to {MAX_FRONT_ENDS - 1}")
+        pool = Pool(fabric, front_end)
         block = pool.read(0, _SUPERBLOCK.size)
         (checksum,) = struct.unpack("<I", pool.read(_SUPERBLOCK.size, 4))
         (magic, version, kind, pool_bytes, set_count, page_count, entries, secret, binding_bits, version_bits, _epoch, _nodes,
@@ -179,8 +182,15 @@ cdef class Pool:
 
     def advance_epoch(self, int database) -> None:
         """FLUSHDB: everything written before is absent from now on."""
-        self.fetch_and_add(self.epoch_offset(database), 1)
-        self.refresh_epochs()
+        # Those of other databases stay as they were read: whoever sees them move forgets its counts of them.
+        self.epochs[database] = self.fetch_and_add(self.epoch_offset(database), 1) + 1
+
+    def refresh_high_water(self) -> int:
+        """Read again how many front ends have ever attached."""
+        cdef uint64_t high = 0
+        if self.read_into(self.geometry.globals + 8, &high, 8) == 0 and self.front_end_high_water < high <= MAX_FRONT_ENDS:
+            self.front_end_high_water = <uint32_t>high
+        return self.front_end_high_water
 
     cdef int submit(self, FabricOp *ops, int count) noexcept nogil:
         return self.fabric.execute(ops, count)

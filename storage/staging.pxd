@@ -15,12 +15,14 @@ cdef class StagingArea:
     cdef Engine engine
     cdef uint64_t limit_pages
     cdef uint64_t pages_held
-    cdef list unfinished         # in order of their beginning; the first may always go on
+    cdef list unfinished         # their numbers, in order of their beginning; the first may always go on
+    cdef uint64_t begun
     cdef object __weakref__
 
 
 cdef class StagedValue:
     cdef StagingArea area
+    cdef object number
     cdef readonly uint64_t size_bytes
     cdef uint64_t received
     cdef uint32_t *pages

@@ -7,7 +7,7 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
 from storage.engine cimport Engine
-from storage.words cimport MAX_CELL_BYTES, PAGE_BYTES, PAGE_PAYLOAD
+from storage.words cimport MAX_CELL_BYTES, MAX_VALUE_BYTES, PAGE_BYTES, PAGE_PAYLOAD
 
 cdef enum:
     WINDOW_PAGES = 64          # claimed ahead of the bytes: 4 MiB at a time, what one recv can bring
@@ -45,6 +45,9 @@ cdef class StagedValue:
         cdef uint64_t list_bytes = whole * 4
         self.area = area
         self.size_bytes = size_bytes
+        self.released = True  # nothing to give back, should this end in an exception
+        if size_bytes > MAX_VALUE_BYTES:
+            raise ValueError(f"a value of {size_bytes} bytes; the largest has {MAX_VALUE_BYTES}")
         if HEAD_BYTES_MAX + key_bytes + list_bytes > MAX_CELL_BYTES:
             list_bytes = 4  # the list goes to a page of its own
         if rest and HEAD_BYTES_MAX + key_bytes + list_bytes + rest > MAX_CELL_BYTES and list_bytes > 4:
@@ -61,7 +64,11 @@ cdef class StagedValue:
         self.pages = <uint32_t *>malloc((self.page_count + 1) * 4)
         if self.pages == NULL:
             raise MemoryError("no memory for a page list")
-        area.unfinished.append(self)
+        # A number and not the object: one that is dropped gives its pages back.
+        area.begun += 1
+        self.number = area.begun
+        area.unfinished.append(self.number)
+        self.released = False
 
     def __dealloc__(self):
         if not self.released:
@@ -76,10 +83,12 @@ cdef class StagedValue:
         cdef uint32_t wanted
         if self.received >= self.in_pages or self.claimed >= used_pages:
             return STAGE_OK
+        if self.page_count >= self.area.engine.allocator.limit_pages:
+            return STAGE_FULL  # not even an empty pool holds it and its cell: nothing is evicted for it
         wanted = self.page_count - self.claimed
         if wanted > WINDOW_PAGES:
             wanted = WINDOW_PAGES
-        if self.area.pages_held + wanted > self.area.limit_pages and self.area.unfinished[0] is not self:
+        if self.area.pages_held + wanted > self.area.limit_pages and self.area.unfinished[0] is not self.number:
             return STAGE_WAIT
         if self.area.engine.allocator.claim_pages(wanted, self.pages + self.claimed, PAGE_PAYLOAD, 0) == 0:
             self.area.engine.reclaimer.collect()
@@ -184,7 +193,7 @@ cdef class StagedValue:
         if give_back and self.claimed:
             self.area.engine.allocator.free_pages(self.pages, self.claimed)
         try:
-            self.area.unfinished.remove(self)
+            self.area.unfinished.remove(self.number)
         except ValueError:
             pass
 

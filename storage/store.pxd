@@ -18,7 +18,6 @@ cdef class Store:
     cdef readonly uint64_t index_entries
     cdef readonly uint64_t maxmemory
     cdef uint64_t pinned_limit_pages
-    cdef bint sweeping
     cdef public object on_release
     cdef int64_t now(self) noexcept
     cdef void set_time(self) noexcept

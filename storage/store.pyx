@@ -5,7 +5,7 @@ from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
-from posix.time cimport CLOCK_REALTIME, clock_gettime, timespec
+from posix.time cimport CLOCK_MONOTONIC, CLOCK_REALTIME, clock_gettime, timespec
 
 from storage.interface import NO_EXPIRY, Condition, DatabaseSize, Entry, PrefixInfo, Status, ValueType, WriteResult
 
@@ -27,6 +27,7 @@ from storage.batch cimport (
     Batch,
     Request,
 )
+from storage.cells cimport CELL_BYTES
 from storage.engine cimport Engine
 from storage.fabric.base cimport OP_READ, FabricOp
 from storage.pages cimport PageAllocator
@@ -38,6 +39,7 @@ from storage.words cimport (
     HEAT_BYTES,
     MAX_DATABASES,
     MAX_KEY_BYTES_C,
+    MAX_VALUE_BYTES,
     PAGE_BYTES,
     SET_BYTES,
     SLOTS_PER_SET,
@@ -54,6 +56,11 @@ from storage.words cimport (
 cdef enum:
     BATCH_REQUESTS = 512    # requests of one run; longer ones are cut
     SCAN_SETS = 32          # index sets read at a time by SCAN: 4 KiB
+    SCAN_HEAD_BYTES = 64    # the smallest cell; header and key of most
+    SCAN_ATTEMPTS = 100     # every further one means that another front end wrote the key again
+    HEAD_BYTES_MAX = 40
+    FLUSH_SWEEP_ENTRIES = 20000  # looked at before a flush is answered, 5 ms
+    MAINTAIN_ENTRIES = 1024      # looked at between two looks at the clock
     SCAN_SETS_LIMIT = 8192  # index sets that one SCAN call looks at before it answers with what it has
 
 MAX_KEY_BYTES = MAX_KEY_BYTES_C
@@ -109,6 +116,15 @@ cdef class Store:
         self.staging.set_limit_bytes(<uint64_t>(limit_bytes * inflight))
         self.pinned_limit_pages = max(1, <uint64_t>(limit_bytes * pinned) // PAGE_BYTES)
 
+    @property
+    def pool(self) -> Pool:
+        """The pool that the keys and values live in."""
+        return self.engine.pool
+
+    def release_spares(self) -> int:
+        """Give back the empty pages that cell classes keep for their next value; how many there were."""
+        return self.engine.allocator.release_spares()
+
     def set_policy(self, str name) -> None:
         """Switch the eviction policy; KeyError for an unknown name."""
         self.policy.choose(name)
@@ -116,7 +132,10 @@ cdef class Store:
     # ---------------------------------------------------------------- requests
 
     cdef Request *_request(self, int kind, int database, bytes key) except NULL:
-        cdef Request *request = self.batch.add()
+        cdef Request *request
+        if PyBytes_GET_SIZE(key) > MAX_KEY_BYTES_C:
+            raise ValueError(f"a key of {PyBytes_GET_SIZE(key)} bytes; the largest has {MAX_KEY_BYTES_C}")
+        request = self.batch.add()
         assert request != NULL
         request.kind = kind
         request.database = database
@@ -137,24 +156,25 @@ cdef class Store:
                     self.engine, request.page_list, request.out_page_count, request.out, request.out_tail_bytes,
                     request.out_bytes,
                 )
+                request.pinned = False
                 data = value.tobytes()
                 value.release()
             else:
                 data = PyBytes_FromStringAndSize(request.out, request.out_tail_bytes)
         return Entry(
             data, request.out_bytes, request.out_expire_ms, ValueType(request.out_type), request.word,
-            (<uint32_t>self.engine.now_ms - request.heat.last_ms) // 1000, request.heat.hits,
+            (<uint32_t>self.engine.now_ms - request.last_ms_before) // 1000, request.heat.hits,
         )
 
     def _read_sync(self, int database, keys, bint payload, bint touch) -> list:
         cdef Request *request
         cdef uint32_t i
-        cdef list out = []
-        for start in range(0, len(keys), BATCH_REQUESTS):
-            part = keys[start : start + BATCH_REQUESTS]
+        cdef list out = [None] * len(keys), waiting = list(range(len(keys))), part, again
+        while waiting:
+            part, again = waiting[:BATCH_REQUESTS], []
             try:
-                for key in part:
-                    request = self._request(KIND_READ, database, key)
+                for number in part:
+                    request = self._request(KIND_READ, database, keys[number])
                     request.flags = (WANT_PAYLOAD if payload else 0) | (TOUCH if touch else 0)
                 self._run()
                 for i in range(self.batch.count):
@@ -162,10 +182,17 @@ cdef class Store:
                     if request.status == STATUS_UNREACHABLE:
                         raise ConnectionError("the memory node does not answer")
                     if request.status == STATUS_BUSY:
-                        raise BlockingIOError("every pin is in use")
-                    out.append(self._entry(request, payload) if request.status == STATUS_OK else None)
+                        again.append(part[i])  # its turn comes when the others' pins are released
+                    elif request.status == STATUS_OK:
+                        out[part[i]] = self._entry(request, payload)
             finally:
+                for i in range(self.batch.count):
+                    if self.batch.requests[i].pinned:
+                        self.engine.unpin(self.batch.requests[i].page_list[0])
                 self.batch.clear()
+            if len(again) == len(part):
+                raise BlockingIOError("every pin is in use")
+            waiting = again + waiting[BATCH_REQUESTS:]
         return out
 
     async def read(self, int database, bytes key, *, bint payload=True, bint touch=True):
@@ -198,6 +225,8 @@ cdef class Store:
         cdef const unsigned char[::1] view
         if isinstance(value, StagedValue):
             staged = value
+            if staged.released or staged.received != staged.size_bytes:
+                raise ValueError("a staged value that is incomplete, discarded or published already")
             request.value = staged.tail
             request.value_bytes = staged.size_bytes
             request.pages = staged.pages
@@ -207,6 +236,8 @@ cdef class Store:
             return 0
         view = value
         held.append(view)
+        if view.shape[0] > MAX_VALUE_BYTES:
+            raise ValueError(f"a value of {view.shape[0]} bytes; the largest has {MAX_VALUE_BYTES}")
         request.value = <const char *>&view[0]
         request.value_bytes = view.shape[0]
         return 0
@@ -342,11 +373,9 @@ cdef class Store:
         cdef uint32_t slots[SCAN_SETS * SLOTS_PER_SET]
         cdef FabricOp *ops
         cdef char *cells
-        cdef char *cell
         cdef CellHeader *header
         cdef uint32_t i, number, live = 0, size
         cdef uint64_t *slot
-        cdef uint64_t offset = 0
         cdef int64_t expiry
         cdef list out = []
         cdef Pool pool = self.engine.pool
@@ -361,40 +390,76 @@ cdef class Store:
                     live += 1
         if live == 0:
             return out
-        # Heads first: 320 bytes hold nearly every key; longer ones are read again whole.
-        cells = <char *>self.batch.allocate(live * 320)
+        # Heads first: they hold most keys; longer ones are read again whole.
+        cells = <char *>self.batch.allocate(live * SCAN_HEAD_BYTES)
         ops = <FabricOp *>self.batch.allocate(live * sizeof(FabricOp))
         memset(ops, 0, live * sizeof(FabricOp))
         for i in range(live):
             ops[i].opcode = OP_READ
             ops[i].offset = self.engine.cell_offset(word_location(words[i]), word_class(words[i]))
-            ops[i].local = cells + i * 320
-            ops[i].length = 64
-            header = <CellHeader *>(cells + i * 320)
+            ops[i].local = cells + i * SCAN_HEAD_BYTES
+            ops[i].length = SCAN_HEAD_BYTES
         if pool.submit(ops, live) != 0:
             raise ConnectionError("the memory node does not answer")
         for i in range(live):
-            header = <CellHeader *>(cells + i * 320)
-            if (
-                header.slot != slots[i] or header.echo != <uint32_t>words[i] or header.database != database
-                or header.epoch != <uint32_t>pool.epochs[database]
-            ):
+            header = <CellHeader *>(cells + i * SCAN_HEAD_BYTES)
+            if header.slot != slots[i] or header.echo != <uint32_t>words[i]:
+                # Overwritten since the set was read: the key may be there all the same.
+                key = self._key_in_slot(slots[i], database)
+                if key is not None:
+                    out.append(key)
+                continue
+            if header.database != database or header.epoch != <uint32_t>pool.epochs[database]:
                 continue
             expiry = cell_expiry_ms(header)
             if expiry >= 0 and expiry <= self.engine.now_ms:
                 continue
             size = cell_prefix_bytes(header)
-            if size + header.key_bytes <= 64:
-                out.append(PyBytes_FromStringAndSize(cells + i * 320 + size, header.key_bytes))
-                continue
-            key = bytearray(header.key_bytes)
-            cell = key
-            if pool.read_into(ops[i].offset + size, cell, header.key_bytes) != 0:
-                raise ConnectionError("the memory node does not answer")
-            # The key was read after the header: the slot must still name this value.
-            if pool.read_into(pool.slot_offset(slots[i]), &offset, 8) == 0 and offset == words[i]:
-                out.append(bytes(key))
+            if size + header.key_bytes <= SCAN_HEAD_BYTES:
+                out.append(PyBytes_FromStringAndSize(cells + i * SCAN_HEAD_BYTES + size, header.key_bytes))
+            else:
+                key = self._key_in_slot(slots[i], database)
+                if key is not None:
+                    out.append(key)
         return out
+
+    def _key_in_slot(self, uint32_t slot, int database) -> bytes | None:
+        """The live key in a slot, read until header, key and slot belong together."""
+        cdef uint64_t word = 0, after = 0
+        cdef uint32_t size
+        cdef char *cell
+        cdef CellHeader *header
+        cdef int64_t expiry
+        cdef Pool pool = self.engine.pool
+        for _attempt in range(SCAN_ATTEMPTS):
+            if pool.read_into(pool.slot_offset(slot), &word, 8) != 0:
+                raise ConnectionError("the memory node does not answer")
+            if word_state(word) != STATE_LIVE or not self.engine.valid_location(word):
+                return None
+            size = CELL_BYTES[word_class(word)]
+            if size > HEAD_BYTES_MAX + MAX_KEY_BYTES_C:
+                size = HEAD_BYTES_MAX + MAX_KEY_BYTES_C
+            copy = bytearray(size)
+            cell = copy
+            header = <CellHeader *>cell
+            if (
+                pool.read_into(self.engine.cell_offset(word_location(word), word_class(word)), cell, size) != 0
+                or pool.read_into(pool.slot_offset(slot), &after, 8) != 0
+            ):
+                raise ConnectionError("the memory node does not answer")
+            if after != word:
+                continue
+            if (
+                header.slot != slot or header.echo != <uint32_t>word or header.database != database
+                or header.epoch != <uint32_t>pool.epochs[database] or cell_prefix_bytes(header) + header.key_bytes > size
+            ):
+                return None
+            expiry = cell_expiry_ms(header)
+            if expiry >= 0 and expiry <= self.engine.now_ms:
+                return None
+            size = cell_prefix_bytes(header)
+            return PyBytes_FromStringAndSize(cell + size, header.key_bytes)
+        return None
 
     async def scan(self, int database, uint64_t cursor, int count):
         """Next cursor (0 at the end) and about ``count`` live keys; entries never move between slots."""
@@ -403,7 +468,7 @@ cdef class Store:
         cdef uint32_t step
         cdef list out = []
         self.set_time()
-        if self.engine.keys[database] <= 0 and self.engine.pool.front_end_high_water <= 1:
+        if self.engine.keys[database] <= 0 and self.engine.pool.refresh_high_water() <= 1:
             return 0, out
         try:
             while cursor < total and len(out) < count and looked < SCAN_SETS_LIMIT:
@@ -428,7 +493,7 @@ cdef class Store:
         cdef uint32_t step
         cdef uint32_t slot
         self.set_time()
-        if self.database_size(database).keys == 0:
+        if self.engine.keys[database] <= 0 and self.engine.pool.refresh_high_water() <= 1:
             return None
         try:
             for _attempt in range(64):
@@ -468,39 +533,45 @@ cdef class Store:
             self.engine.keys[number] = 0
             self.engine.expires[number] = 0
         # The first slice now: small databases are clean before the reply goes out.
-        self.policy.sweep_cursor = 0
-        self.policy.sweep(20000, True, &examined)
-        self.sweeping = self.policy.resident_count > 0 and examined >= 20000
+        self.policy.begin_flushed_sweep()
+        self.policy.sweep(FLUSH_SWEEP_ENTRIES, True, &examined)
         if self.on_release is not None:
             self.on_release()
 
     def maintain(self, double budget_ms) -> bool:
-        """Background work for at most about ``budget_ms``: flushed and expired entries. True when more waits."""
-        cdef uint32_t examined = 0
-        cdef uint32_t removed
+        """Background work for about ``budget_ms``: flushed and expired entries, and what a lower limit leaves no room for.
+
+        True when it should soon be called again, before its usual time.
+        """
+        cdef uint32_t examined = 0, removed
         cdef int64_t total_expires = 0
         cdef int i
         cdef timespec begin, moment
         cdef double spent
-        cdef uint64_t looked = 0
+        cdef uint64_t looked = 0, residents = self.policy.resident_count
+        cdef bint shrinking, many, several = self.engine.pool.refresh_high_water() > 1
         self.set_time()
-        if self.manual_clock_ms is None:
-            clock_gettime(CLOCK_REALTIME, &begin)
+        clock_gettime(CLOCK_MONOTONIC, &begin)
         for i in range(self.engine.database_count):
             total_expires += self.engine.expires[i]
-        if total_expires <= 0 and not self.sweeping:
-            return False
+        if several:
+            self.engine.allocator.harvest_all()
         while True:
-            removed = self.policy.sweep(1024, self.sweeping, &examined)
-            looked += examined
-            if looked >= self.policy.resident_count:
-                self.sweeping = False
+            shrinking = self.policy.shrink()
+            many = False
+            if self.policy.sweep_left or (looked < residents and (total_expires > 0 or several)):
+                removed = self.policy.sweep(MAINTAIN_ENTRIES, self.policy.sweep_left > 0, &examined)
+                looked += examined
+                # Redis's rule: where more than a tenth of what was looked at had expired, look on for longer.
+                many = removed * 10 > examined
+                if examined == 0:
+                    looked = residents
+            elif not shrinking:
                 return False
-            clock_gettime(CLOCK_REALTIME, &moment)
+            clock_gettime(CLOCK_MONOTONIC, &moment)
             spent = (moment.tv_sec - begin.tv_sec) * 1e3 + (moment.tv_nsec - begin.tv_nsec) / 1e6
-            # Redis's rule: where more than a tenth of what was looked at had expired, look on for longer.
-            if spent > budget_ms * (10 if removed * 10 > examined else 1) or spent < 0:
-                return True
+            if spent > budget_ms * (10 if many else 1):
+                return many or shrinking or self.policy.sweep_left > 0
 
     # -------------------------------------------------------------------- chains
 
@@ -513,7 +584,7 @@ cdef class Store:
         self.batch.clear()
         try:
             request = self._request(KIND_READ, database, key)
-            request.flags = SILENT | TOUCH
+            request.flags = SILENT
             self.set_time()
             self.engine.run(self.batch)
             if request.status != STATUS_OK:
@@ -522,7 +593,7 @@ cdef class Store:
             parent_hash = request.out_parent_hash
             depth = request.out_depth
             size_bytes = request.out_bytes
-            hits = request.heat.hits - 1 if request.heat.hits else 0
+            hits = request.heat.hits
             last_ms = request.heat.last_ms
         finally:
             self.batch.clear()

@@ -38,10 +38,11 @@ cdef enum:
     CELL_UNITS = 2045          # MAX_CELL_BYTES / 16 + 1
     MAX_PAGES = 4194303        # 2**PAGE_BITS - 1
     MAX_FRONT_ENDS = 64
-    HAZARDS_PER_ROW = 4096 
+    HAZARDS_PER_ROW = 4096
     CHANGE_COUNTERS = 512
     MAX_DATABASES = 256
     MAX_KEY_BYTES_C = 16384
+    MAX_VALUE_BYTES = 536870912   # 512 MiB, Redis's largest; half of what a page list of one page can name
 
 # How many bits of binding and version are in use: 8 and 14, fewer only in tests that force them to wrap.
 cdef struct WordFormat:
