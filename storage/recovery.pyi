@@ -13,5 +13,6 @@ class RecoveryReport:
     payload_pages: int
     freed_pages: int
     overflow_words: int
+    seconds: float
 
 def recover(store: Store) -> RecoveryReport: ...

@@ -7,6 +7,7 @@ that class and payload. Everything else is set FREE; then the page table, the ov
 say. Every step leaves a pool that recovery can begin with again, so it may itself be killed at any instruction.
 """
 
+import time
 from dataclasses import dataclass
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
@@ -99,6 +100,7 @@ class RecoveryReport:
     payload_pages: int
     freed_pages: int     # claimed by nobody who is left
     overflow_words: int  # that said something else than the kept values
+    seconds: float       # the whole pass took
 
 
 def recover(Store store) -> RecoveryReport:
@@ -156,6 +158,7 @@ cdef class Recovery:
 
     def run(self) -> RecoveryReport:
         """The order matters: slots before the pages that they named, all values before any overflow word."""
+        began_s = time.monotonic()
         self.empty_hazards()
         self.read_page_table()
         self.walk_sets()
@@ -165,7 +168,7 @@ cdef class Recovery:
         self.rebuild_overflow_words()
         return RecoveryReport(
             self.kept, self.expiring, self.reservations, self.flushed, self.broken, self.cell_pages, self.payload_pages,
-            self.freed_pages, self.overflow_words,
+            self.freed_pages, self.overflow_words, time.monotonic() - began_s,
         )
 
     # ------------------------------------------------------------------ writing

@@ -435,10 +435,16 @@ def test_links_to_the_file_are_the_same_pool(tmp_path: Path, log: Log) -> None:
 
 def test_a_lock_is_not_inherited_by_other_programs(tmp_path: Path, log: Log) -> None:
     one = opened(tmp_path / "pool", log)
-    sleeper = subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE, close_fds=False)
+    sleeper = subprocess.Popen(
+        [sys.executable, "-c", "import sys; print('runs', flush=True); sys.stdin.read()"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, close_fds=False,
+    )
+    assert sleeper.stdout is not None
+    assert sleeper.stdout.readline() == b"runs\n"
     end_without_closing(one)
     two = opened(tmp_path / "pool", log)
     two.close()
     assert sleeper.stdin is not None
     sleeper.stdin.close()
+    sleeper.stdout.close()
     sleeper.wait()

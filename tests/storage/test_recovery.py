@@ -538,6 +538,23 @@ def cell_bytes(number: int) -> int:
     return int(cell_sizes()[number])
 
 
+def test_a_slot_that_points_to_an_older_cell_of_its_own_key_is_not_believed() -> None:
+    fabric = SimulatedFabric(8 << 20)
+    store = Store(Pool.format(fabric, index_entries=7))
+    layout = store.pool.layout()
+    words = []
+    for value in (b"old", b"new"):
+        assert done(store.write(0, b"key", value)).status is Status.OK
+        slots = (layout["sets"] + 16 + number * 16 for number in range(7))
+        words += [(offset, word) for offset in slots if (word := int.from_bytes(store.pool.read(offset, 8), "little")) & 3 == 2]
+    (offset, old), (_, new) = words
+    assert old >> 32 != new >> 32
+    store.pool.write(offset, (new & 0xFFFFFFFF | old >> 32 << 32).to_bytes(8, "little"))
+    again, report = reopened(fabric.peek(0, fabric.size_bytes))
+    assert (report.keys, report.broken) == (0, 1)
+    assert_empties(again, contents(again))
+
+
 def test_a_page_that_two_values_name_is_believed_of_neither() -> None:
     fabric = SimulatedFabric(8 << 20)
     store = Store(Pool.format(fabric, index_entries=70))
