@@ -241,6 +241,10 @@ cdef class FastLane:
             result = NOT_FAST if parser.argc > 2 or (parser.argc == 2 and parser.args[1].staged) else TAKEN
         if result != TAKEN:
             self.batch.count = before
+            if self.pending_count == 0:
+                # No run will follow that forgets the keys that were noted, and their table has an end.
+                self.has_write = False
+                self.generation += 1
             return result
         pending = &self.pending[self.pending_count]
         self.pending_count += 1

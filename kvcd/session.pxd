@@ -75,6 +75,7 @@ cdef class Session:
     cdef bint staging_failed
     cdef uint64_t refused_length         # of the value that is being swallowed
     cdef readonly int64_t stalled_since_ms
+    cdef void _fail(self) except *
     cdef int _process(self, char *base, size_t end) except -1
     cdef int _parse(self, char *base, size_t *end) except -1
     cdef int _finish_run(self) except -1

@@ -315,11 +315,15 @@ cdef class Session:
             else:
                 self.held += count
                 self._process(self.own, self.held)
-        except Exception as error:
-            # A connection's error ends that connection, with one line.
-            hub.log.exception("closing a client after an internal error", client=self.id, address=self.address)
-            self.hub.lane.drop()
-            self.transport.abort()
+        except Exception:
+            self._fail()
+
+    cdef void _fail(self) except *:
+        """A connection's error ends that connection, with one line. Nothing of its batch is left to the next client."""
+        self.hub.log.exception("closing a client after an internal error", client=self.id, address=self.address)
+        self.hub.lane.drop()
+        self.hub.out.length = 0
+        self.kill()
 
     # -------------------------------------------------------------- processing
 
@@ -331,6 +335,7 @@ cdef class Session:
         finally:
             self.processing = False
         if self.closed:
+            self.hub.out.length = 0  # what it had coming; the next client's replies begin here
             return 0
         self._keep(base, end)
         if self.held > self.hub.query_buffer_limit_bytes:
@@ -452,8 +457,7 @@ cdef class Session:
         except ConnectionError as error:
             reply = Error(f"ERR {error}")
         except Exception:
-            self.hub.log.exception("closing a client after an internal error", client=self.id, address=self.address)
-            self.kill()
+            self._fail()
             return
         else:
             self._follow(coroutine, future)
@@ -797,9 +801,7 @@ cdef class Session:
                 self.hub.lane.set_time()
                 self._process(self.own, self.held)
         except Exception:
-            self.hub.log.exception("closing a client after an internal error", client=self.id, address=self.address)
-            self.hub.lane.drop()
-            self.transport.abort()
+            self._fail()
             return
         if not (self.queue or self.in_command or self.transport_busy or self in self.hub.waiting):
             self._resume()
