@@ -35,6 +35,7 @@ from storage.words cimport (
 cdef enum:
     SAMPLES = 24            # entries scored at a time; Redis: 5 at a time into a pool of 16
     POOL_SIZE = 32
+    VICTIMS_PER_REFILL = 4  # 6 samples for each victim; with 16 a set of hot keys lost two thirds in a test
     SWEEP_CHUNK = 256       # entries looked at in one doorbell by the sweeper
     HEADER_READ_BYTES = 32  # cell header and expiry
     MISSES_LIMIT = 64       # samples in a row without any candidate before a policy gives up
@@ -119,7 +120,7 @@ cdef class EvictionPolicy(Room):
         self.engine.allocator.release_spares()
         if self._has_room(cell_class, pages):
             return True
-        if self.engine.pool.front_end_high_water > 1:
+        if self.engine.pool.refresh_high_water() > 1:
             self.engine.allocator.harvest_all()
             self.engine.allocator.release_spares()
         # What a flush has made unreachable goes before anything that is still of use, whatever the policy.
@@ -202,7 +203,8 @@ cdef class EvictionPolicy(Room):
         cdef int fitting = -1
         if self.rule == RULE_NONE:
             return False
-        if self.pool_count < POOL_SIZE // 2 and not self._refill() and self.pool_count == 0:
+        # Some samples for every victim, as Redis takes them: fewer, and most of what is sampled goes, cold or not.
+        if self.pool_count <= POOL_SIZE - VICTIMS_PER_REFILL and not self._refill() and self.pool_count == 0:
             return False
         best = self.pool[0]
         for i in range(self.pool_count):
@@ -311,7 +313,12 @@ cdef class EvictionPolicy(Room):
         cdef uint32_t i, place
         for i in range(self.pool_count):
             if self.pool[i].slot == candidate.slot:
-                return
+                # Sampled before: it has aged since, or is another value by now.
+                self.pool_count -= 1
+                while i < self.pool_count:
+                    self.pool[i] = self.pool[i + 1]
+                    i += 1
+                break
         place = self.pool_count
         while place > 0 and self.pool[place - 1].score < candidate.score:
             place -= 1
@@ -481,5 +488,7 @@ cdef class EvictionPolicy(Room):
             self.sweep_cursor = first
             if self.sweep_left > first:
                 self.sweep_left = first
+            if first == 0:
+                break  # the next call begins at the end again: within one pass nothing is looked at twice
         examined[0] = looked
         return removed

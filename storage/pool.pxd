@@ -45,6 +45,7 @@ cdef class Pool:
     cdef readonly uint32_t incarnation
     cdef uint64_t epochs[MAX_DATABASES]
     cdef uint32_t front_end_high_water
+    cdef uint32_t refresh_high_water(self) noexcept nogil
     cdef int submit(self, FabricOp *ops, int count) noexcept nogil
     cdef int read_into(self, uint64_t offset, void *target, uint32_t length) noexcept nogil
     cdef int write_from(self, uint64_t offset, const void *source, uint32_t length) noexcept nogil

@@ -185,7 +185,7 @@ cdef class Pool:
         # Those of other databases stay as they were read: whoever sees them move forgets its counts of them.
         self.epochs[database] = self.fetch_and_add(self.epoch_offset(database), 1) + 1
 
-    def refresh_high_water(self) -> int:
+    cdef uint32_t refresh_high_water(self) noexcept nogil:
         """Read again how many front ends have ever attached."""
         cdef uint64_t high = 0
         if self.read_into(self.geometry.globals + 8, &high, 8) == 0 and self.front_end_high_water < high <= MAX_FRONT_ENDS:

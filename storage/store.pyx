@@ -548,8 +548,8 @@ cdef class Store:
         cdef int i
         cdef timespec begin, moment
         cdef double spent
-        cdef uint64_t looked = 0, residents = self.policy.resident_count
-        cdef bint shrinking, many, several = self.engine.pool.refresh_high_water() > 1
+        cdef bint shrinking, many, passed = self.policy.resident_count == 0
+        cdef bint several = self.engine.pool.refresh_high_water() > 1
         self.set_time()
         clock_gettime(CLOCK_MONOTONIC, &begin)
         for i in range(self.engine.database_count):
@@ -559,13 +559,11 @@ cdef class Store:
         while True:
             shrinking = self.policy.shrink()
             many = False
-            if self.policy.sweep_left or (looked < residents and (total_expires > 0 or several)):
+            if self.policy.sweep_left or (not passed and (total_expires > 0 or several)):
                 removed = self.policy.sweep(MAINTAIN_ENTRIES, self.policy.sweep_left > 0, &examined)
-                looked += examined
                 # Redis's rule: where more than a tenth of what was looked at had expired, look on for longer.
                 many = removed * 10 > examined
-                if examined == 0:
-                    looked = residents
+                passed = self.policy.sweep_cursor == 0 or examined == 0
             elif not shrinking:
                 return False
             clock_gettime(CLOCK_MONOTONIC, &moment)
