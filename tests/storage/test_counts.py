@@ -187,8 +187,8 @@ def test_nothing_goes_past_the_fabric() -> None:
     starts = [layout[name] for name in order]
     ends = [*starts[1:-1], layout["page_words"] + layout["page_count"] * 8, layout["pages"] + layout["page_count"] * PAGE_BYTES]
     allowed = {
-        "hazards": {"READ", "WRITE"}, "counters": {"FAA"}, "globals": {"READ", "FAA"}, "databases": {"READ", "FAA"}, "sets": {"READ", "CAS"},
-        "heat": {"READ", "WRITE"}, "page_words": {"READ", "CAS"}, "pages": {"READ", "WRITE"},
+        "hazards": {"READ", "WRITE"}, "counters": {"FAA"}, "globals": {"READ", "FAA"}, "databases": {"READ", "FAA"},
+        "sets": {"READ", "CAS"}, "heat": {"READ", "WRITE"}, "page_words": {"READ", "CAS"}, "pages": {"READ", "WRITE"},
     }  # fmt: skip
     for operation, offset, length in fabric.journal:
         inside = [name for name, start, end in zip(order, starts, ends, strict=True) if start <= offset and offset + length <= end]

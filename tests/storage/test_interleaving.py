@@ -156,7 +156,8 @@ class Duel:
                 self.states[key] = after
             else:
                 for operation in inner[other]:
-                    after = {state for state, answer in (apply(before, operation) for before in self.states[other]) if answer == operation.answer}
+                    applied = [apply(before, operation) for before in self.states[other]]
+                    after = {state for state, answer in applied if answer == operation.answer}
                     assert after, (self.states[other], operation)
                     self.states[other] = after
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from storage.cells import cell_sizes
-from storage.interface import NO_EXPIRY, Condition, Entry, Status, WriteResult
+from storage.interface import NO_EXPIRY, Condition, Entry, WriteResult
 from storage.store import Store
 from tests.model import ModelStore
 from tests.storage.pools import HEAD_BYTES, NOW_MS, PAGE_BYTES, filler, finish, make_store, pages_used, sweep

@@ -14,7 +14,8 @@ from tests.storage.pools import NOW_MS, PAGE_BYTES, both_fabrics, filler, finish
 
 TAIL_BYTES = 32_704 - 40 - 3  # what still fits the cell of a three-byte key, without its list
 LENGTHS = [
-    PAGE_BYTES, PAGE_BYTES + 1, PAGE_BYTES * 2 - 1, 100_000, PAGE_BYTES + TAIL_BYTES - 4, PAGE_BYTES + TAIL_BYTES - 3, PAGE_BYTES + TAIL_BYTES,
+    PAGE_BYTES, PAGE_BYTES + 1, PAGE_BYTES * 2 - 1, 100_000, PAGE_BYTES + TAIL_BYTES - 4, PAGE_BYTES + TAIL_BYTES - 3,
+    PAGE_BYTES + TAIL_BYTES,
     PAGE_BYTES + TAIL_BYTES + 1, 40 * PAGE_BYTES + TAIL_BYTES - 100, 40 * PAGE_BYTES + TAIL_BYTES - 4, 65 * PAGE_BYTES, 1024 * 1024 + 7,
 ]  # fmt: skip
 
