@@ -1,4 +1,4 @@
-"""Different keys with one 48-bit tag: found by search for the secret of sixteen zeros, and told apart by the keys themselves."""
+"""What a cell says of itself decides: keys with one 48-bit tag (found by search, for the secret of zeros), and damaged cells."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import itertools
 
 import pytest
 
+from storage.fabric.sim import SimulatedFabric
 from storage.interface import Status
 from tests.storage.pools import both_fabrics, finish, make_store, sweep
 
@@ -54,3 +55,28 @@ def test_conditions_and_tokens_see_the_right_one(kind: str, first: bytes, second
     store.release_spares()
     assert store.memory()["pages_used"] == 0
     assert store.memory()["damaged"] == 0
+
+
+@pytest.mark.parametrize("offset", [0, 4, 6])
+@pytest.mark.parametrize("action", ["read", "write", "delete"])
+def test_a_cell_that_does_not_name_its_slot_is_never_believed(offset: int, action: str) -> None:
+    """Slot number, and either half of the echo: the value is gone, nothing that it names is freed, the key can be written again."""
+    store = make_store("sim")
+    fabric = store.pool.fabric
+    assert isinstance(fabric, SimulatedFabric)
+    finish(store.write(0, b"the key", bytes(100_000)))
+    finish(store.write(0, b"other", b"stays"))
+    start = store.pool.layout()["pages"]
+    pages = store.memory()["pages_used"]
+    cell = fabric.peek(start, fabric.size_bytes - start).index(b"the key") - 24
+    fabric.poke(start + cell + offset, bytes([fabric.peek(start + cell + offset, 1)[0] ^ 4]))
+    if action == "read":
+        assert finish(store.read(0, b"the key")) is None
+        assert finish(store.read(0, b"the key", payload=False)) is None
+    elif action == "delete":
+        assert finish(store.delete(0, [b"the key"])) == 0
+    assert finish(store.write(0, b"the key", b"new")).status == Status.OK
+    assert finish(store.read(0, b"the key")).payload == b"new"
+    assert finish(store.read(0, b"other")).payload == b"stays"
+    assert store.memory()["damaged"] > 0
+    assert store.memory()["pages_used"] >= pages
