@@ -69,7 +69,8 @@ def serve(arguments: list[str], program: str = "kvcd serve") -> int:
         log = logs.get_logger("serve")
         log.notice("kvcd is starting", version=kvcd.__version__, pid=os.getpid(), file=config.file or None)
         for reason, names in config.ignored().items():
-            log.warning("directives taken and ignored", directives=names, reason=reason)
+            log.warning("directives taken, but without effect", directives=names, reason=reason)
+        config.on_ignored_change(lambda name, reason: log.warning("directives taken, but without effect", directives=[name], reason=reason))
         if not config.is_explicit("maxmemory-policy"):
             policy = config["maxmemory-policy"]
             log.notice("a full pool evicts; redis-server would refuse writes (maxmemory-policy noeviction)", policy=policy)

@@ -31,8 +31,8 @@ environment, the environment beats the file.
 
 _CLOSING = """\
 Units: k, m, g are powers of 1000; kb, mb, gb are powers of 1024.
-A directive of redis-server that means nothing here ({ignored} of them) is taken with a log line.
-Refused, because kvcd could not keep the promise: {refused}.
+A directive of redis-server that means nothing here ({ignored} of them, appendonly and save among them) is taken with a warning.
+Refused, because others rely on it and kvcd cannot do it: {refused}.
 """
 
 

@@ -22,7 +22,7 @@ DEFAULT_PREFIX = "KVCD_DEFAULT_"
 
 HZ_LIMITS = (1, 500)  # as Redis, a rate outside them is taken for the nearer end
 
-Callback = Callable[[Value], None]
+Callback = Callable[[Value], object]  # what it returns is nobody's business
 
 
 class Origin(enum.IntEnum):
@@ -136,9 +136,19 @@ class Config:
         for directive in DIRECTIVES:
             is_set = directive.shown and self.is_explicit(directive.name)
             # `save ""` asks for no snapshots, and gets what it asks for.
-            if is_set and directive.standing is Standing.IGNORED and (directive.name != "save" or self["save"]):
+            if is_set and directive.standing is Standing.IGNORED and not directive.is_met(self[directive.name]):
                 found.setdefault(directive.help, []).append(directive.name)
         return found
+
+    def on_ignored_change(self, callback: Callable[[str, str], object]) -> None:
+        """Call ``callback`` with name and reason when a change at run time asks for what means nothing here."""
+
+        def watch(directive: Directive) -> None:
+            self.on_change(directive.name, lambda value: None if directive.is_met(value) else callback(directive.name, directive.help))
+
+        for directive in DIRECTIVES:
+            if directive.shown and directive.standing is Standing.IGNORED:
+                watch(directive)
 
     def matching(self, patterns: Iterable[bytes | str]) -> list[tuple[str, str]]:
         """Return (name, text) of every directive that one of the glob patterns matches, in any case, by name."""

@@ -17,6 +17,8 @@ UNIT_BYTES = {"": 1, "b": 1, "k": 1000, "kb": 1024, "m": 1000**2, "mb": 1024**2,
 _INTEGER = re.compile(r"0|-?[1-9][0-9]{0,18}")
 _MEMORY = re.compile(r"([0-9]*)([a-z]*)", re.IGNORECASE)
 _PERCENT = re.compile(r"([0-9]{1,3})%")
+# Classes of keyspace events as CONFIG GET orders them. Where all of the first are on, "A" stands for them, and "n" goes without saying.
+_ALL_EVENTS, _NEW_KEYS, _EVENT_CHANNELS = "g$lshzxetd", "n", "KEm"
 
 
 class ConfigError(ValueError):
@@ -36,6 +38,7 @@ class Kind(enum.Enum):
     LIST = "list"  # tuple[str, ...], any number of arguments
     OCTAL = "octal"  # int
     SAVE_POINTS = "seconds changes ..."  # tuple[tuple[int, int], ...]
+    EVENT_CLASSES = "event classes"  # str, letters in Redis's order
     OUTPUT_LIMITS = "class hard soft seconds ..."  # dict[str, OutputLimit]
 
 
@@ -44,7 +47,7 @@ class Standing(enum.Enum):
 
     OWN = "own"  # kvcd's; Redis does not know it
     HONOURED = "honoured"  # Redis's, and means the same here
-    IGNORED = "ignored"  # Redis's, and means nothing here: taken with a log line
+    IGNORED = "ignored"  # Redis's, and means nothing here: taken with a warning in the log
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +77,7 @@ Value = int | bool | str | Percent | tuple[str, ...] | tuple[tuple[int, int], ..
 class Directive:
     """One setting. ``default`` is text as CONFIG GET shows it; limits and choices are those of redis-server 7.0.15.
 
-    ``refusal`` says why kvcd cannot do what any value other than ``harmless`` would ask for.
+    ``harmless`` are the values that ask for nothing that kvcd lacks. ``refusal``, if there is one, says why no other value is taken.
     """
 
     name: str
@@ -93,6 +96,10 @@ class Directive:
     refusal: str = ""
     shown: bool = True  # False: a line of a file only, never in CONFIG GET
 
+    def is_met(self, value: Value) -> bool:
+        """Whether ``value`` is one of those that kvcd does as asked, although the directive means nothing here or is refused."""
+        return self.show(value) in self.harmless
+
     @property
     def takes_many(self) -> bool:
         """Whether a line may give more than one argument."""
@@ -106,7 +113,7 @@ class Directive:
         if not self.takes_many and len(arguments) != 1:
             raise ConfigError("wrong number of arguments")
         value = _READERS[self.kind](self, arguments, previous)
-        if self.refusal and self.show(value) not in self.harmless:
+        if self.refusal and not self.is_met(value):
             raise ConfigError(self.refusal)
         return value
 
@@ -209,6 +216,16 @@ def _read_save_points(directive: Directive, arguments: Sequence[str], previous: 
     return tuple(pair for pair in already if isinstance(pair, tuple)) + pairs
 
 
+def _read_event_classes(directive: Directive, arguments: Sequence[str], previous: Value | None) -> Value:
+    given = set(arguments[0].replace("A", _ALL_EVENTS))
+    if given - set(_ALL_EVENTS + _NEW_KEYS + _EVENT_CHANNELS):
+        raise ConfigError("Invalid event class character. Use 'Ag$lshzxeKEtmdn'.")
+    if given.issuperset(_ALL_EVENTS):
+        given.add("A")
+    order = "A" + _EVENT_CHANNELS if "A" in given else _ALL_EVENTS + _NEW_KEYS + _EVENT_CHANNELS
+    return "".join(letter for letter in order if letter in given)
+
+
 def _read_output_limits(directive: Directive, arguments: Sequence[str], previous: Value | None) -> Value:
     if not arguments or len(arguments) % 4:
         raise ConfigError("Wrong number of arguments in buffer limit configuration.")
@@ -238,5 +255,6 @@ _READERS = {
     Kind.LIST: _read_list,
     Kind.OCTAL: _read_octal,
     Kind.SAVE_POINTS: _read_save_points,
+    Kind.EVENT_CLASSES: _read_event_classes,
     Kind.OUTPUT_LIMITS: _read_output_limits,
 }

@@ -41,6 +41,9 @@ OWN = (
     Directive("batch-size-limit", Kind.INTEGER, "1024",
               "most pipelined commands that one connection executes before others have their turn",
               CLIENTS, Standing.OWN, minimum=1, maximum=1048576),
+    Directive("stall-limit-ms", Kind.INTEGER, "10000",
+              "a client that neither sends nor reads for so long while others wait for the memory it holds is closed",
+              CLIENTS, Standing.OWN, minimum=1, maximum=INT32_MAX),
     Directive("admin-port", Kind.INTEGER, "0", "port of the admin HTTP service; 0: none",
               SERVICE, Standing.OWN, mutable=False, maximum=65535),
     Directive("stop-deadline-ms", Kind.INTEGER, "5000", "how long SIGTERM lets running commands and unread replies finish",
@@ -82,10 +85,9 @@ HONOURED = (
     Directive("logfile", Kind.TEXT, "", "file to append the log to; empty: standard output", LOGS, mutable=False),
 )
 
-# A promise that cannot be kept is refused at start: silence would be found out when it matters.
+# Who may do what, and which servers hold what: a stack relies on that, so what kvcd cannot do of it is refused at start. What only asks
+# for durability or for something on the side (appendonly, save, keyspace events) is among the ignored ones: taken with a warning.
 REFUSALS = (
-    Directive("appendonly", Kind.YES_NO, "no", "an append-only file", REFUSED, harmless=("no",),
-              refusal="kvcd keeps no append-only file: leave appendonly at no (a pool that outlives the process is --pool file:PATH)"),
     Directive("cluster-enabled", Kind.YES_NO, "no", "Redis Cluster", REFUSED, mutable=False, harmless=("no",),
               refusal="kvcd is no Redis Cluster node: leave cluster-enabled at no"),
     Directive("replicaof", Kind.LIST, "", "replication", REFUSED, mutable=False, aliases=("slaveof",), harmless=("", "no one", "NO ONE"),
@@ -95,8 +97,6 @@ REFUSALS = (
               refusal="kvcd does not replicate: leave min-replicas-to-write at 0"),
     Directive("tls-port", Kind.INTEGER, "0", "TLS", REFUSED, maximum=65535, harmless=("0",),
               refusal="kvcd does not speak TLS: leave tls-port at 0 and put a TLS proxy in front"),
-    Directive("notify-keyspace-events", Kind.TEXT, "", "keyspace events", REFUSED, harmless=("",),
-              refusal="kvcd sends no keyspace events: leave notify-keyspace-events empty"),
     Directive("aclfile", Kind.TEXT, "", "users", REFUSED, mutable=False, harmless=("",),
               refusal="kvcd knows the default user only: leave aclfile out and use requirepass"),
     Directive("user", Kind.LIST, "", "users", REFUSED, mutable=False, shown=False,

@@ -6,9 +6,11 @@ from kvcd.directive import INT32_MAX, INT64_MAX, Directive, Kind, Standing
 
 _ROWS: dict[str, str] = {
     # Each row: name[=alias] kind default [minimum maximum | choices]; kinds: y yes/no, i integer, m memory, p memory or percent,
-    # c choice, t text, l list, s save points. Before the kind: ! fixed at start, ? protected, * taken but never shown.
-    "blocks are a cache: nothing is written to disk": """
-        save s
+    # c choice, t text, l list, s save points, e event classes. Before the kind: ! fixed at start, ? protected, * taken but never shown,
+    # = nothing to warn of when it has its default.
+    "kvcd writes no snapshot and no append-only file; its keys outlive the process only in a file pool (--pool file:PATH)": """
+        save =s
+        appendonly =y no
         aof-disable-auto-gc y no
         aof-load-truncated y yes
         aof-rewrite-incremental-fsync y yes
@@ -138,6 +140,9 @@ _ROWS: dict[str, str] = {
         maxmemory-clients p 0
         maxmemory-eviction-tenacity i 10 0 100
     """,
+    "kvcd has no Pub/Sub and sends no keyspace events: who waits for them waits in vain": """
+        notify-keyspace-events =e
+    """,
     "no such feature here": """
         acl-pubsub-default c resetchannels allchannels,resetchannels
         acllog-max-len i 128 0 max
@@ -184,6 +189,7 @@ _KINDS = {
     "t": Kind.TEXT,
     "l": Kind.LIST,
     "s": Kind.SAVE_POINTS,
+    "e": Kind.EVENT_CLASSES,
 }
 _BOUNDS = {"max": INT64_MAX, "min": -INT32_MAX - 1}
 
@@ -209,6 +215,7 @@ def _directive(row: str, reason: str) -> Directive:
         maximum=bounds[1] if len(bounds) > 1 else INT32_MAX if kind is Kind.INTEGER else INT64_MAX,
         choices=tuple(rest[1].split(",")) if kind is Kind.CHOICE else (),
         aliases=tuple(aliases),
+        harmless=(default,) if "=" in kind_text else (),
         shown="*" not in kind_text,
     )
 

@@ -53,4 +53,5 @@ NULL_ARRAY = _NullArray()
 OK = Simple("OK")
 
 # A recursive type: mypy sees the leaves, containers hold object.
-Reply = Simple | Error | Verbatim | Push | _NullArray | bytes | int | float | bool | None | list[object] | dict[object, object] | set[object] | frozenset[object]
+_Container = list[object] | dict[object, object] | set[object] | frozenset[object]
+Reply = Simple | Error | Verbatim | Push | _NullArray | bytes | int | float | bool | None | _Container

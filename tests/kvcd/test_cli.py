@@ -46,7 +46,7 @@ def test_serve_help_teaches_examples_and_every_directive() -> None:
     ("arguments", "said"),
     [
         (["serve", "--prt", "7"], "did you mean 'port'?"),
-        (["serve", "--appendonly", "yes"], "keeps no append-only file"),
+        (["serve", "--replicaof", "127.0.0.1", "6379"], "does not replicate"),
         (["serve", "nowhere.conf"], "can't open config file 'nowhere.conf'"),
         (["serve", "--logfile", "/nowhere/log"], "logfile /nowhere/log: No such file or directory"),
         (["ping", "--ulr", "redis://x"], "no such option: --ulr"),

@@ -174,7 +174,8 @@ def test_a_file_that_includes_itself_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "word"),
     [
-        (["--appendonly", "yes"], "append-only"),
+        (["--aclfile", "users.acl"], "requirepass"),
+        (["--min-replicas-to-write", "1"], "replicate"),
         (["--cluster-enabled", "yes"], "Cluster"),
         (["--replicaof", "127.0.0.1", "6379"], "replicate"),
         (["--slaveof", "127.0.0.1", "6379"], "replicate"),
@@ -184,20 +185,45 @@ def test_a_file_that_includes_itself_is_refused(tmp_path: Path) -> None:
         (["--user", "alice", "on"], "requirepass"),
     ],
 )
-def test_a_promise_that_cannot_be_kept_is_refused(arguments: list[str], word: str) -> None:
+def test_what_a_stacks_safety_or_topology_rests_on_is_refused(arguments: list[str], word: str) -> None:
     with pytest.raises(ConfigError, match=word):
         load(*arguments)
 
 
 def test_refusing_to_be_asked_is_not_refused() -> None:
-    load("--appendonly", "no", "--cluster-enabled", "no", "--tls-port", "0", "--replicaof", "no", "one")
+    load("--cluster-enabled", "no", "--tls-port", "0", "--replicaof", "no", "one")
+
+
+def test_what_only_asks_for_durability_or_events_is_taken_and_told(tmp_path: Path) -> None:
+    file = tmp_path / "redis.conf"
+    file.write_text("save 900 1\nappendonly yes\nappendfsync always\nauto-aof-rewrite-percentage 50\nnotify-keyspace-events Ex\n")
+    config = load(str(file))
+    told = {name: reason for reason, names in config.ignored().items() for name in names}
+    assert set(told) == {"save", "appendonly", "appendfsync", "auto-aof-rewrite-percentage", "notify-keyspace-events"}
+    assert "no append-only file" in told["appendonly"]
+    assert "file:PATH" in told["appendonly"]
+    assert "no keyspace events" in told["notify-keyspace-events"]
+    assert (config["appendonly"], config["notify-keyspace-events"]) == (True, "xE")
+
+
+def test_asking_for_nothing_is_not_told() -> None:
+    assert load("--save", "", "--appendonly", "no", "--notify-keyspace-events", "").ignored() == {}
+
+
+def test_what_means_nothing_is_told_at_run_time_too() -> None:
+    config = load()
+    told: list[str] = []
+    config.on_ignored_change(lambda name, reason: told.append(name))
+    config.set_many({"appendonly": "yes", "timeout": "5"})
+    config.set_many({"appendonly": "no", "notify-keyspace-events": ""})
+    config.set_many({"notify-keyspace-events": "KEA", "slowlog-max-len": "1"})
+    assert told == ["appendonly", "notify-keyspace-events", "slowlog-max-len"]
 
 
 def test_what_means_nothing_here_is_taken_and_told() -> None:
     config = load("--activedefrag", "no", "--save", "900", "1", "--lua-time-limit", "100", "--list-max-ziplist-entries", "9")
     told = [name for names in config.ignored().values() for name in names]
     assert sorted(told) == ["activedefrag", "busy-reply-threshold", "save"]
-    assert load("--save", "").ignored() == {}
 
 
 # Texts and units
@@ -336,6 +362,12 @@ def answer_of(config: Config, changes: list[tuple[str, str]]) -> str:
         [("protected-mode", "maybe")],
         [("activedefrag", "maybe")],
         [("appendfsync", "never")],
+        [("notify-keyspace-events", "gxE")],
+        [("notify-keyspace-events", "EAK")],
+        [("notify-keyspace-events", "g$lshzxetdn")],
+        [("notify-keyspace-events", "Kmn$")],
+        [("notify-keyspace-events", "xyz!")],
+        [("notify-keyspace-events", "ex")],
         [("maxmemory-clients", "x")],
         [("repl-backlog-size", "0")],
     ],
