@@ -1,6 +1,7 @@
 # cython: language_level=3
 """Fast lane: commands that are answered without a Python object each."""
 
+cimport cython
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 from protocol.parser cimport RequestParser
@@ -46,6 +47,7 @@ cdef struct Pending:
     size_t argument_bytes
 
 
+@cython.final
 cdef class FastLane:
     cdef readonly Store store
     cdef Engine engine
@@ -55,8 +57,7 @@ cdef class FastLane:
     cdef size_t first_frame           # where the run's first command begins in the buffer
     cdef bint has_write
     cdef uint64_t generation
-    cdef uint64_t *touched_keys       # keys of the run, for dependencies between its commands
-    cdef uint64_t *touched_marks
+    cdef uint64_t *touched            # keys of the run, for dependencies between its commands
     cdef list staged                  # (request number, StagedValue) of this run
     cdef uint64_t calls[FAST_COMMANDS]
     cdef uint32_t payload_reads       # requests of the run that may need a pin

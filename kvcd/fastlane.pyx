@@ -8,7 +8,7 @@ that this lane does not know (odd options, wrong arity) is left to the slow lane
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
-from libc.string cimport memcmp, memcpy
+from libc.string cimport memcmp, memcpy, memset
 from posix.time cimport CLOCK_REALTIME, clock_gettime, timespec
 
 from protocol.parser cimport RequestParser, parse_integer
@@ -127,7 +127,7 @@ cdef uint64_t key_mark(const char *key, size_t length, uint32_t database) noexce
         memcpy(&word, key, length)
         mark = (mark ^ word) * <uint64_t>0xD6E8FEB86659FD93
         mark ^= mark >> 32
-    return mark | 1
+    return mark
 
 
 cdef bint same_word(const char *text, size_t length, const char *upper, size_t upper_length) noexcept nogil:
@@ -150,9 +150,8 @@ cdef class FastLane:
         self.engine = store.engine
         self.batch = Batch(RUN_REQUESTS)
         self.pending = <Pending *>malloc(RUN_COMMANDS * sizeof(Pending))
-        self.touched_keys = <uint64_t *>calloc(TOUCHED_SLOTS, 8)
-        self.touched_marks = <uint64_t *>calloc(TOUCHED_SLOTS, 8)
-        if self.pending == NULL or self.touched_keys == NULL or self.touched_marks == NULL:
+        self.touched = <uint64_t *>calloc(TOUCHED_SLOTS, 8)
+        if self.pending == NULL or self.touched == NULL:
             raise MemoryError("no memory for the fast lane")
         self.staged = []
         self.generation = 1
@@ -160,8 +159,7 @@ cdef class FastLane:
 
     def __dealloc__(self):
         free(self.pending)
-        free(self.touched_keys)
-        free(self.touched_marks)
+        free(self.touched)
 
     cdef void set_time(self) noexcept:
         """Time for everything until the next call: Unix milliseconds."""
@@ -171,13 +169,14 @@ cdef class FastLane:
 
     cdef bint _touch(self, uint64_t key) noexcept:
         """Note a key of this run; True when it was there already."""
-        cdef uint64_t place = (key >> 20) & (TOUCHED_SLOTS - 1)
-        while self.touched_marks[place] == self.generation:
-            if self.touched_keys[place] == key:
+        cdef uint64_t place = (key >> 32) & (TOUCHED_SLOTS - 1)
+        cdef uint64_t mark = (key << 16) | self.generation
+        # An entry of an earlier run has another generation in its low bits and counts as free.
+        while self.touched[place] & 0xFFFF == self.generation:
+            if self.touched[place] == mark:
                 return True
             place = (place + 1) & (TOUCHED_SLOTS - 1)
-        self.touched_marks[place] = self.generation
-        self.touched_keys[place] = key
+        self.touched[place] = mark
         return False
 
     cdef bint _depends(self, RequestParser parser, char *base, int first, int step, uint32_t database, bint write) noexcept:
@@ -470,8 +469,7 @@ cdef class FastLane:
             return RUN_WAITS
         if self.batch.count:
             self.engine.now_ms = self.now_ms
-            with nogil:
-                self.engine.run(self.batch)
+            self.engine.run(self.batch)
         for i in range(self.pending_count):
             self._answer(&self.pending[i], out, resp, chunks)
         for number, staged in self.staged:
@@ -486,8 +484,12 @@ cdef class FastLane:
             self.staged.clear()
         self.pending_count = 0
         self.payload_reads = 0
-        self.has_write = False
-        self.generation += 1
+        if self.has_write:
+            self.has_write = False
+            self.generation += 1
+            if self.generation == 65536:
+                self.generation = 1
+                memset(self.touched, 0, TOUCHED_SLOTS * 8)
         self.batch.clear()
 
     cdef void _unpin(self, Pending *pending, uint32_t from_number) noexcept:

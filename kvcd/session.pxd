@@ -1,6 +1,7 @@
 # cython: language_level=3
 """Session: one connection, from the bytes of its socket to the bytes of its replies."""
 
+cimport cython
 from libc.stdint cimport int64_t, uint64_t
 
 from kvcd.fastlane cimport FastLane
@@ -9,6 +10,7 @@ from protocol.writer cimport OutBuffer
 from storage.staging cimport PinnedValue, StagedValue
 
 
+@cython.final
 cdef class Hub:
     cdef public object server            # ServerState: what handlers are given
     cdef readonly FastLane lane
@@ -23,6 +25,7 @@ cdef class Hub:
     cdef public uint64_t max_clients
     cdef public uint64_t query_buffer_limit_bytes
     cdef public uint64_t max_bulk_bytes
+    cdef public int64_t stall_limit_ms   # a client that moves nothing for so long while others wait for its memory is closed
     cdef readonly uint64_t connections_received
     cdef readonly uint64_t connections_rejected
     cdef readonly uint64_t net_input_bytes
@@ -32,6 +35,7 @@ cdef class Hub:
     cdef bint waking
 
 
+@cython.final
 cdef class Session:
     # --- what command handlers see (kvcd.context.ClientState)
     cdef readonly uint64_t id

@@ -1,6 +1,7 @@
 # cython: language_level=3
 """Batch: requests that go to the pool together, their scratch memory and their doorbells."""
 
+cimport cython
 from libc.stdint cimport int16_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from storage.fabric.base cimport FabricOp
@@ -117,11 +118,15 @@ cdef struct Operations:
     uint32_t count
     uint32_t capacity
 
+cdef enum:
+    ARENA_HEAD_BYTES = 32   # an ArenaBlock's own fields, rounded up to 16
+
 cdef struct ArenaBlock:
     ArenaBlock *next
     size_t size
     size_t used
 
+@cython.final
 cdef class Batch:
     cdef Request *requests
     cdef uint32_t count
@@ -134,7 +139,29 @@ cdef class Batch:
     cdef uint32_t now32
     cdef Request *add(self) noexcept nogil
     cdef void clear(self) noexcept nogil
-    cdef void *allocate(self, size_t size) noexcept nogil
+    cdef void *allocate_block(self, size_t size) noexcept nogil
 
 
-cdef FabricOp *append_operation(Operations *operations) noexcept nogil
+cdef int grow(Operations *operations) noexcept nogil
+
+
+cdef inline FabricOp *append_operation(Operations *operations) noexcept nogil:
+    """Room for one more operation. Valid until the next call; the caller fills every field that its opcode uses."""
+    cdef FabricOp *op
+    if operations.count == operations.capacity:
+        grow(operations)
+    op = &operations.items[operations.count]
+    operations.count += 1
+    op.node = 0
+    op.flags = 0
+    return op
+
+
+cdef inline void *allocate(Batch batch, size_t size) noexcept nogil:
+    """Scratch memory until the batch is cleared, aligned to 16 bytes."""
+    cdef ArenaBlock *block = batch.block
+    size = (size + 15) & ~<size_t>15
+    if block == NULL or block.used + size > block.size:
+        return batch.allocate_block(size)
+    block.used += size
+    return <char *>block + ARENA_HEAD_BYTES + block.used - size

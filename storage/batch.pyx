@@ -1,6 +1,7 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
 """Batch: requests that go to the pool together, their scratch memory and their doorbells."""
 
+from libc.stdint cimport uint32_t
 from libc.stdlib cimport abort, free, malloc, realloc
 from libc.string cimport memset
 
@@ -11,20 +12,14 @@ cdef enum:
     KEPT_OPERATIONS = 16384   # a doorbell that grew beyond this is cut back afterwards
 
 
-cdef FabricOp *append_operation(Operations *operations) noexcept nogil:
-    """Room for one more operation, zeroed. Valid until the next call."""
-    cdef FabricOp *op
-    cdef uint32_t larger
-    if operations.count == operations.capacity:
-        larger = operations.capacity * 2 if operations.capacity else 256
-        operations.items = <FabricOp *>realloc(operations.items, larger * sizeof(FabricOp))
-        if operations.items == NULL:
-            abort()  # a few kilobytes of bookkeeping cannot be had: nothing sensible is left to do
-        operations.capacity = larger
-    op = &operations.items[operations.count]
-    operations.count += 1
-    memset(op, 0, sizeof(FabricOp))
-    return op
+cdef int grow(Operations *operations) noexcept nogil:
+    """Room for twice as many operations."""
+    cdef uint32_t larger = operations.capacity * 2 if operations.capacity else 256
+    operations.items = <FabricOp *>realloc(operations.items, larger * sizeof(FabricOp))
+    if operations.items == NULL:
+        abort()  # a few kilobytes of bookkeeping cannot be had: nothing sensible is left to do
+    operations.capacity = larger
+    return 0
 
 
 cdef void shrink(Operations *operations) noexcept nogil:
@@ -87,25 +82,19 @@ cdef class Batch:
             self.first_block.next = NULL
             self.block = self.first_block
 
-    cdef void *allocate(self, size_t size) noexcept nogil:
-        """Scratch memory until ``clear``, aligned to 16 bytes."""
+    cdef void *allocate_block(self, size_t size) noexcept nogil:
+        """``size`` bytes (a multiple of 16) from a new block: the current one has no room for them."""
         cdef ArenaBlock *fresh
-        cdef char *place
-        cdef size_t wanted
-        size = (size + 15) & ~<size_t>15
-        if self.block == NULL or self.block.used + size > self.block.size:
-            wanted = ARENA_BLOCK_BYTES if size < ARENA_BLOCK_BYTES // 4 else size
-            fresh = <ArenaBlock *>malloc(sizeof(ArenaBlock) + 16 + wanted)
-            if fresh == NULL:
-                abort()
-            fresh.next = NULL
-            fresh.size = wanted
-            fresh.used = 0
-            if self.block == NULL:
-                self.first_block = fresh
-            else:
-                self.block.next = fresh
-            self.block = fresh
-        place = <char *>self.block + ((sizeof(ArenaBlock) + 15) & ~<size_t>15) + self.block.used
-        self.block.used += size
-        return place
+        cdef size_t wanted = ARENA_BLOCK_BYTES if size < ARENA_BLOCK_BYTES // 4 else size
+        fresh = <ArenaBlock *>malloc(ARENA_HEAD_BYTES + wanted)
+        if fresh == NULL:
+            abort()
+        fresh.next = NULL
+        fresh.size = wanted
+        fresh.used = size
+        if self.block == NULL:
+            self.first_block = fresh
+        else:
+            self.block.next = fresh
+        self.block = fresh
+        return <char *>fresh + ARENA_HEAD_BYTES

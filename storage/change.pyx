@@ -28,6 +28,7 @@ from storage.batch cimport (
     STATUS_PRESENT,
     Batch,
     Request,
+    allocate,
 )
 from storage.cells cimport CELL_BYTES, class_for
 from storage.engine cimport (
@@ -45,6 +46,7 @@ from storage.engine cimport (
     UNLINK,
     Engine,
     slot_words,
+    emit,
 )
 from storage.fabric.base cimport OP_CAS, OP_FAA, OP_READ, OP_WRITE, FabricOp
 from storage.hashing cimport KeyHash, hash_key
@@ -165,10 +167,10 @@ cdef void read_old(Engine engine, Batch batch, Request *request) noexcept nogil:
     size = CELL_BYTES[cell_class]
     if not word_is_paged(request.word) and not request.flags & KEEP_VALUE and size > HEAD_BYTES_MAX + request.key_bytes:
         size = HEAD_BYTES_MAX + request.key_bytes
-    request.cell = <char *>batch.allocate(size)
+    request.cell = <char *>allocate(batch, size)
     request.cell_bytes = size
-    engine.emit(batch, OP_READ, engine.cell_offset(word_location(request.word), cell_class), request.cell, size)
-    engine.emit(batch, OP_READ, engine.pool.slot_offset(request.slot), &request.checked_word, 16)
+    emit(batch, OP_READ, engine.cell_offset(word_location(request.word), cell_class), request.cell, size)
+    emit(batch, OP_READ, engine.pool.slot_offset(request.slot), &request.checked_word, 16)
     request.state = OLD
 
 
@@ -197,12 +199,11 @@ cdef void read_victim(Engine engine, Batch batch, Request *request) noexcept nog
     size = CELL_BYTES[word_class(request.word)]
     if not word_is_paged(request.word) and size > HEAD_BYTES_MAX + MAX_KEY_BYTES_C:
         size = HEAD_BYTES_MAX + MAX_KEY_BYTES_C
-    request.cell = <char *>batch.allocate(size)
+    request.cell = <char *>allocate(batch, size)
     request.cell_bytes = size
-    engine.emit(
-        batch, OP_READ, engine.cell_offset(word_location(request.word), word_class(request.word)), request.cell, size
+    emit(batch, OP_READ, engine.cell_offset(word_location(request.word), word_class(request.word)), request.cell, size
     )
-    engine.emit(batch, OP_READ, engine.pool.slot_offset(request.slot), &request.checked_word, 16)
+    emit(batch, OP_READ, engine.pool.slot_offset(request.slot), &request.checked_word, 16)
     request.state = OLD
 
 
@@ -344,7 +345,7 @@ cdef bint plan_value(Engine engine, Batch batch, Request *request) noexcept nogi
                     request.state = AWAIT_MEMORY
                     return False
                 request.has_list_page = True
-            engine.emit(batch, OP_WRITE, engine.pool.page_offset(request.list_page), request.pages, pages * 4)
+            emit(batch, OP_WRITE, engine.pool.page_offset(request.list_page), request.pages, pages * 4)
     else:
         paged = False
         pages = 0
@@ -365,7 +366,7 @@ cdef bint plan_value(Engine engine, Batch batch, Request *request) noexcept nogi
     request.has_new_cell = True
     # The image: everything before the value, and the value too when it is small.
     request.image_bytes = base + list_bytes
-    request.image = <char *>batch.allocate(
+    request.image = <char *>allocate(batch, 
         base + list_bytes + (request.inline_bytes if request.inline_bytes <= SMALL_VALUE_BYTES else 0)
     )
     header = <CellHeader *>request.image
@@ -402,7 +403,7 @@ cdef bint fill_pages(Engine engine, Batch batch, Request *request, uint32_t coun
     cdef uint64_t offset
     if request.pages_owned:
         return True
-    request.pages = <uint32_t *>batch.allocate((count + 1) * 4)
+    request.pages = <uint32_t *>allocate(batch, (count + 1) * 4)
     if engine.allocator.claim_pages(count, request.pages, PAGE_PAYLOAD, 0) == 0:
         request.wanted_pages = count
         request.state = AWAIT_MEMORY
@@ -413,8 +414,7 @@ cdef bint fill_pages(Engine engine, Batch batch, Request *request, uint32_t coun
     for i in range(count):
         offset = <uint64_t>i * PAGE_BYTES
         length = PAGE_BYTES if offset + PAGE_BYTES <= request.value_bytes else <uint32_t>(request.value_bytes - offset)
-        engine.emit(
-            batch, OP_WRITE, engine.pool.page_offset(request.pages[i]), <void *>(request.value + offset), length
+        emit(batch, OP_WRITE, engine.pool.page_offset(request.pages[i]), <void *>(request.value + offset), length
         )
     return True
 
@@ -425,10 +425,9 @@ cdef void emit_cell(Engine engine, Batch batch, Request *request, uint64_t word)
     cdef uint64_t offset = engine.cell_offset(request.new_location, request.new_class)
     header.slot = request.slot
     header.echo = <uint32_t>word
-    engine.emit(batch, OP_WRITE, offset, request.image, request.image_bytes)
+    emit(batch, OP_WRITE, offset, request.image, request.image_bytes)
     if request.inline_bytes:
-        engine.emit(
-            batch, OP_WRITE, offset + request.image_bytes, <void *>request.inline_value, request.inline_bytes
+        emit(batch, OP_WRITE, offset + request.image_bytes, <void *>request.inline_value, request.inline_bytes
         )
 
 
@@ -449,10 +448,10 @@ cdef void overwrite(Engine engine, Batch batch, Request *request) noexcept nogil
     request.new_word = live_word(engine, request, word_binding(request.word), word_version(request.word) + 1)
     emit_cell(engine, batch, request, request.new_word)
     request.cas_op = batch.building.count
-    op = engine.emit(batch, OP_CAS, engine.pool.slot_offset(request.slot), NULL, 0)
+    op = emit(batch, OP_CAS, engine.pool.slot_offset(request.slot), NULL, 0)
     op.compare = request.word
     op.swap = request.new_word
-    op = engine.emit(batch, OP_FAA, engine.pool.counter_offset(request.hash_high), NULL, 0)
+    op = emit(batch, OP_FAA, engine.pool.counter_offset(request.hash_high), NULL, 0)
     op.compare = 1
     request.state = SWAP
 
@@ -519,7 +518,7 @@ cdef void insert(Engine engine, Batch batch, Request *request) noexcept nogil:
         # Raised before anything is put away from home: it may be too high after a crash, never too low.
         overflow = (<uint64_t *>request.sets)[0]
         request.cas_op = batch.building.count
-        op = engine.emit(batch, OP_CAS, engine.pool.set_offset(request.home), NULL, 0)
+        op = emit(batch, OP_CAS, engine.pool.set_offset(request.home), NULL, 0)
         op.compare = overflow
         op.swap = make_overflow(
             overflow, <uint32_t>distance if <uint32_t>distance > overflow_distance(overflow) else overflow_distance(overflow),
@@ -556,10 +555,10 @@ cdef void reserve(Engine engine, Batch batch, Request *request) noexcept nogil:
     request.new_word = live_word(engine, request, binding, word_version(word) + 2)
     emit_cell(engine, batch, request, request.new_word)
     request.cas_op = batch.building.count
-    op = engine.emit(batch, OP_CAS, engine.pool.slot_offset(request.slot), NULL, 0)
+    op = emit(batch, OP_CAS, engine.pool.slot_offset(request.slot), NULL, 0)
     op.compare = word
     op.swap = request.reserved_word
-    op = engine.emit(batch, OP_CAS, engine.pool.slot_offset(request.slot) + 8, NULL, 0)
+    op = emit(batch, OP_CAS, engine.pool.slot_offset(request.slot) + 8, NULL, 0)
     op.compare = word1
     op.swap = make_word1(request.tag, distance, binding)
     engine.read_sets(batch, request, request.set_count)
@@ -618,8 +617,7 @@ cdef void after_reserve(Engine engine, Batch batch, Request *request) noexcept n
             if expelled == 0:
                 request.cas_op = batch.building.count
             expelled += 1
-            op = engine.emit(
-                batch, OP_CAS,
+            op = emit(batch, OP_CAS,
                 engine.pool.slot_offset(
                     ((request.home + number // SLOTS_PER_SET) % engine.pool.geometry.set_count) * SLOTS_PER_SET
                     + number % SLOTS_PER_SET
@@ -674,9 +672,9 @@ cdef void publish(Engine engine, Batch batch, Request *request) noexcept nogil:
     request.heat.frequency = FREQUENCY_INITIAL
     request.heat.frequency_minute = <unsigned short>(engine.now_ms // 60000)
     # Before it is published: an evictor must not take a new entry for the coldest of all.
-    engine.emit(batch, OP_WRITE, engine.pool.heat_offset(request.slot), &request.heat, HEAT_BYTES)
+    emit(batch, OP_WRITE, engine.pool.heat_offset(request.slot), &request.heat, HEAT_BYTES)
     request.cas_op = batch.building.count
-    op = engine.emit(batch, OP_CAS, engine.pool.slot_offset(request.slot), NULL, 0)
+    op = emit(batch, OP_CAS, engine.pool.slot_offset(request.slot), NULL, 0)
     op.compare = request.reserved_word
     op.swap = request.new_word
     request.state = PUBLISH
@@ -700,10 +698,10 @@ cdef void after_publish(Engine engine, Batch batch, Request *request) noexcept n
 cdef void unlink_old(Engine engine, Batch batch, Request *request) noexcept nogil:
     cdef FabricOp *op
     request.cas_op = batch.building.count
-    op = engine.emit(batch, OP_CAS, engine.pool.slot_offset(request.slot), NULL, 0)
+    op = emit(batch, OP_CAS, engine.pool.slot_offset(request.slot), NULL, 0)
     op.compare = request.word
     op.swap = freed_word(engine.pool.word_format, request.word)
-    op = engine.emit(batch, OP_FAA, engine.pool.counter_offset(request.hash_high), NULL, 0)
+    op = emit(batch, OP_FAA, engine.pool.counter_offset(request.hash_high), NULL, 0)
     op.compare = 1
     request.state = UNLINK
 

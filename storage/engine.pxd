@@ -1,9 +1,10 @@
 # cython: language_level=3
 """Engine: runs batches of requests against the pool, round by round."""
 
+cimport cython
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
-from storage.batch cimport Batch, Request
+from storage.batch cimport Batch, Request, append_operation
 from storage.fabric.base cimport FabricOp
 from storage.pages cimport PageAllocator
 from storage.pool cimport Pool
@@ -56,6 +57,7 @@ cdef class Room:
     cdef void note_insert(self, uint32_t slot) noexcept nogil
 
 
+@cython.final
 cdef class Engine:
     cdef readonly Pool pool
     cdef readonly PageAllocator allocator
@@ -75,7 +77,6 @@ cdef class Engine:
     cdef uint64_t next_random(self) noexcept nogil
     cdef uint64_t cell_offset(self, uint32_t location, uint32_t cell_class) noexcept nogil
     cdef bint valid_location(self, uint64_t word) noexcept nogil
-    cdef FabricOp *emit(self, Batch batch, uint8_t opcode, uint64_t offset, void *local, uint32_t length) noexcept nogil
     cdef void finish(self, Batch batch, Request *request, uint8_t status) noexcept nogil
     cdef void begin(self, Batch batch, Request *request) noexcept nogil
     cdef void restart(self, Batch batch, Request *request) noexcept nogil
@@ -95,3 +96,13 @@ cdef class Engine:
 cdef inline uint64_t *slot_words(Request *request, int number) noexcept nogil:
     """The two words of a slot in the copies: number = distance * 7 + index."""
     return <uint64_t *>(request.sets + (number // 7) * 128 + 16 + (number % 7) * 16)
+
+
+cdef inline FabricOp *emit(Batch batch, uint8_t opcode, uint64_t offset, void *local, uint32_t length) noexcept nogil:
+    """One more operation for the doorbell that is being written."""
+    cdef FabricOp *op = append_operation(&batch.building)
+    op.opcode = opcode
+    op.offset = offset
+    op.local = local
+    op.length = length
+    return op

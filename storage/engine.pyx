@@ -27,6 +27,7 @@ from storage.batch cimport (
     Operations,
     Request,
     append_operation,
+    allocate,
 )
 from storage.cells cimport CELL_BYTES, CELLS_IN_PAGE
 from storage.change cimport step_change
@@ -219,15 +220,6 @@ cdef class Engine:
 
     # ------------------------------------------------------- what states share
 
-    cdef FabricOp *emit(self, Batch batch, uint8_t opcode, uint64_t offset, void *local, uint32_t length) noexcept nogil:
-        """One more operation for the doorbell that is being written."""
-        cdef FabricOp *op = append_operation(&batch.building)
-        op.opcode = opcode
-        op.offset = offset
-        op.local = local
-        op.length = length
-        return op
-
     cdef void set_hash(self, Request *request) noexcept nogil:
         cdef KeyHash key_hash
         cdef uint64_t epoch
@@ -263,13 +255,13 @@ cdef class Engine:
         if count > total:
             count = <uint32_t>total
         if request.sets == NULL or count > request.set_count:
-            request.sets = <char *>batch.allocate(count * SET_BYTES)
+            request.sets = <char *>allocate(batch, count * SET_BYTES)
         request.set_count = count
         request.first_op = batch.building.count
         first = count if request.home + count <= total else <uint32_t>(total - request.home)
-        self.emit(batch, OP_READ, self.pool.set_offset(request.home), request.sets, first * SET_BYTES)
+        emit(batch, OP_READ, self.pool.set_offset(request.home), request.sets, first * SET_BYTES)
         if first < count:
-            self.emit(batch, OP_READ, self.pool.set_offset(0), request.sets + first * SET_BYTES, (count - first) * SET_BYTES)
+            emit(batch, OP_READ, self.pool.set_offset(0), request.sets + first * SET_BYTES, (count - first) * SET_BYTES)
 
     cdef int find_candidate(self, Request *request, int from_number) noexcept nogil:
         """Next LIVE slot with the key's tag, as distance * 7 + index, or -1."""
@@ -319,8 +311,7 @@ cdef class Engine:
             request.raised = False
             self.lower_overflow(request.home)
         if request.hazard >= 0:
-            self.emit(
-                batch, OP_WRITE, self.pool.hazard_offset(self.pool.front_end, request.hazard), &request.zero, 8
+            emit(batch, OP_WRITE, self.pool.hazard_offset(self.pool.front_end, request.hazard), &request.zero, 8
             )
             self.reclaimer.drop_hazard(request.hazard)
             request.hazard = -1

@@ -14,6 +14,7 @@ from storage.batch cimport (
     Batch,
     Request,
     append_operation,
+    allocate,
 )
 from storage.cells cimport CELL_BYTES
 from storage.engine cimport (
@@ -25,6 +26,7 @@ from storage.engine cimport (
     SETS,
     Engine,
     slot_words,
+    emit,
 )
 from storage.fabric.base cimport OP_FENCE, OP_READ, OP_WRITE, FabricOp
 from storage.reclaim cimport hazard_of_cell, hazard_of_page
@@ -90,9 +92,8 @@ cdef void take_candidate(Engine engine, Batch batch, Request *request) noexcept 
             engine.finish(batch, request, STATUS_MISS)
             return
         # The expiry follows the header: 32 bytes tell whether the key is still there.
-        request.cell = <char *>batch.allocate(sizeof(CellHeader) + 8)
-        engine.emit(
-            batch, OP_READ, engine.cell_offset(word_location(request.word), word_class(request.word)),
+        request.cell = <char *>allocate(batch, sizeof(CellHeader) + 8)
+        emit(batch, OP_READ, engine.cell_offset(word_location(request.word), word_class(request.word)),
             request.cell, sizeof(CellHeader) + 8,
         )
         request.state = LOOKUP_EXPIRY
@@ -139,16 +140,15 @@ cdef void read_cell(Engine engine, Batch batch, Request *request) noexcept nogil
         if request.hazard < 0:
             request.state = AWAIT_HAZARD
             return
-        engine.emit(
-            batch, OP_WRITE, engine.pool.hazard_offset(engine.pool.front_end, request.hazard),
+        emit(batch, OP_WRITE, engine.pool.hazard_offset(engine.pool.front_end, request.hazard),
             &engine.reclaimer.row[request.hazard], 8,
         )
     cell_offset = engine.cell_offset(location, cell_class)
-    request.cell = <char *>batch.allocate(size)
+    request.cell = <char *>allocate(batch, size)
     request.cell_bytes = size
-    engine.emit(batch, OP_READ, cell_offset, request.cell, size)
-    engine.emit(batch, OP_READ, engine.pool.heat_offset(request.slot), &request.heat, HEAT_BYTES)
-    engine.emit(batch, OP_READ, engine.pool.slot_offset(request.slot), &request.checked_word, 8)
+    emit(batch, OP_READ, cell_offset, request.cell, size)
+    emit(batch, OP_READ, engine.pool.heat_offset(request.slot), &request.heat, HEAT_BYTES)
+    emit(batch, OP_READ, engine.pool.slot_offset(request.slot), &request.checked_word, 8)
     request.state = CELL
 
 
@@ -246,14 +246,14 @@ cdef void after_cell(Engine engine, Batch batch, Request *request) noexcept nogi
 cdef void read_list_page(Engine engine, Batch batch, Request *request) noexcept nogil:
     """The page list of a very large value lies in a page of its own: read it."""
     cdef uint32_t list_page
-    cdef uint32_t *pages = <uint32_t *>batch.allocate((request.out_page_count + 1) * 4)
+    cdef uint32_t *pages = <uint32_t *>allocate(batch, (request.out_page_count + 1) * 4)
     memcpy(&list_page, request.page_list, 4)
     if list_page >= engine.pool.geometry.page_count:
         list_page = 0
     # One more entry than there are payload pages: whoever retires the value frees the list's page too.
     pages[request.out_page_count] = list_page
     request.page_list = pages
-    engine.emit(batch, OP_READ, engine.pool.page_offset(list_page), pages, request.out_page_count * 4)
+    emit(batch, OP_READ, engine.pool.page_offset(list_page), pages, request.out_page_count * 4)
 
 
 cdef void next_candidate(Engine engine, Batch batch, Request *request) noexcept nogil:
@@ -273,8 +273,7 @@ cdef void next_candidate(Engine engine, Batch batch, Request *request) noexcept 
 cdef void release_hazard(Engine engine, Batch batch, Request *request) noexcept nogil:
     if request.hazard < 0:
         return
-    engine.emit(
-        batch, OP_WRITE, engine.pool.hazard_offset(engine.pool.front_end, request.hazard), &request.zero, 8
+    emit(batch, OP_WRITE, engine.pool.hazard_offset(engine.pool.front_end, request.hazard), &request.zero, 8
     )
     engine.reclaimer.drop_hazard(request.hazard)
     request.hazard = -1
@@ -325,11 +324,10 @@ cdef void pin(Engine engine, Batch batch, Request *request) noexcept nogil:
     if request.hazard < 0:
         engine.finish(batch, request, STATUS_BUSY)
         return
-    engine.emit(
-        batch, OP_WRITE, engine.pool.hazard_offset(engine.pool.front_end, request.hazard),
+    emit(batch, OP_WRITE, engine.pool.hazard_offset(engine.pool.front_end, request.hazard),
         &engine.reclaimer.row[request.hazard], 8,
     )
-    op = engine.emit(batch, OP_READ, engine.pool.slot_offset(request.slot), &request.checked_word, 8)
+    op = emit(batch, OP_READ, engine.pool.slot_offset(request.slot), &request.checked_word, 8)
     op.flags = OP_FENCE
     request.state = PIN
 

@@ -1,6 +1,7 @@
 # cython: language_level=3
 """Page allocator: hands out pages and cells of the pool, and takes them back."""
 
+cimport cython
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from storage.pool cimport Pool
@@ -19,6 +20,7 @@ cdef struct CellPage:
     bint linked
 
 
+@cython.final
 cdef class PageAllocator:
     cdef Pool pool
     cdef CellPage *cell_pages

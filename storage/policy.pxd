@@ -1,6 +1,7 @@
 # cython: language_level=3
 """Eviction policy: which value makes room, and which entries are swept away."""
 
+cimport cython
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from storage.batch cimport Batch, Request
@@ -22,6 +23,7 @@ cdef struct Candidate:
     uint32_t last_ms
 
 
+@cython.final
 cdef class EvictionPolicy(Room):
     cdef Engine engine
     cdef uint8_t rule

@@ -1,2 +1,5 @@
-class EvictionPolicy:
+from storage.engine import Room
+
+class EvictionPolicy(Room):
+    sweep_left: int
     def choose(self, name: str) -> None: ...

@@ -10,7 +10,7 @@ from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memset
 
-from storage.batch cimport COUNT_AS_EXPIRED, KIND_EVICT, STATUS_OK, Batch, Request
+from storage.batch cimport COUNT_AS_EXPIRED, KIND_EVICT, STATUS_OK, Batch, Request, allocate
 from storage.cells cimport CELL_BYTES
 from storage.engine cimport Engine, Room, slot_words
 from storage.fabric.base cimport OP_READ, FabricOp
@@ -363,9 +363,9 @@ cdef class EvictionPolicy(Room):
         if not state.owned:
             return 0
         self.evictions.clear()
-        headers = <CellHeader *>self.evictions.allocate(state.capacity * sizeof(CellHeader))
-        words = <uint64_t *>self.evictions.allocate(state.capacity * 8)
-        ops = <FabricOp *>self.evictions.allocate(state.capacity * sizeof(FabricOp))
+        headers = <CellHeader *>allocate(self.evictions, state.capacity * sizeof(CellHeader))
+        words = <uint64_t *>allocate(self.evictions, state.capacity * 8)
+        ops = <FabricOp *>allocate(self.evictions, state.capacity * sizeof(FabricOp))
         memset(ops, 0, state.capacity * sizeof(FabricOp))
         for cell in range(state.capacity):
             if state.free_bits[cell >> 6] & (<uint64_t>1 << (cell & 63)):
@@ -435,9 +435,9 @@ cdef class EvictionPolicy(Room):
             if chunk > self.sweep_cursor:
                 chunk = self.sweep_cursor
             first = self.sweep_cursor - chunk
-            words = <uint64_t *>self.evictions.allocate(chunk * 8)
-            headers = <char *>self.evictions.allocate(chunk * HEADER_READ_BYTES)
-            ops = <FabricOp *>self.evictions.allocate(chunk * sizeof(FabricOp))
+            words = <uint64_t *>allocate(self.evictions, chunk * 8)
+            headers = <char *>allocate(self.evictions, chunk * HEADER_READ_BYTES)
+            ops = <FabricOp *>allocate(self.evictions, chunk * sizeof(FabricOp))
             memset(ops, 0, chunk * sizeof(FabricOp))
             for i in range(chunk):
                 ops[i].opcode = OP_READ

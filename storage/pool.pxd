@@ -1,6 +1,7 @@
 # cython: language_level=3
 """Pool: where everything lies, and this front end's place in it."""
 
+cimport cython
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from storage.fabric.base cimport Fabric, FabricOp
@@ -35,6 +36,7 @@ cdef struct Geometry:
     uint64_t pages
 
 
+@cython.final
 cdef class Pool:
     cdef readonly Fabric fabric
     cdef Geometry geometry

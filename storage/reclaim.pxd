@@ -1,6 +1,7 @@
 # cython: language_level=3
 """Hazards and retirement: memory is used again only when nobody can be reading it."""
 
+cimport cython
 from libc.stdint cimport int16_t, uint32_t, uint64_t
 
 from storage.pages cimport PageAllocator
@@ -20,6 +21,7 @@ cdef struct Retired:
     uint32_t *pages
 
 
+@cython.final
 cdef class Reclaimer:
     cdef Pool pool
     cdef PageAllocator allocator

@@ -1,5 +1,7 @@
 from dataclasses import dataclass
 
+from storage.engine import Engine
+from storage.policy import EvictionPolicy
 from storage.store import Store
 
 @dataclass(frozen=True)
@@ -14,5 +16,8 @@ class RecoveryReport:
     freed_pages: int
     overflow_words: int
     seconds: float
+
+class Recovery:
+    def __init__(self, engine: Engine, policy: EvictionPolicy) -> None: ...
 
 def recover(store: Store) -> RecoveryReport: ...

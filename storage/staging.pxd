@@ -32,6 +32,7 @@ cdef class StagedValue:
     cdef char *tail
     cdef char *bounce            # where no page can be touched in place
     cdef bint released
+    cdef int share_turn(self, StagedValue earlier) except -1
     cdef int reserve(self) except -1
     cdef char *region(self, uint64_t *available) noexcept
     cdef int advance(self, uint64_t count) except -1

@@ -77,6 +77,14 @@ cdef class StagedValue:
         free(self.tail)
         free(self.bounce)
 
+    cdef int share_turn(self, StagedValue earlier) except -1:
+        """Count as one with an earlier value of the same command, or the first would be the one that the second waits for."""
+        cdef list unfinished = self.area.unfinished
+        unfinished.remove(self.number)
+        self.number = earlier.number
+        unfinished.insert(unfinished.index(self.number), self.number)
+        return 0
+
     cdef int reserve(self) except -1:
         """Claim the pages that the next bytes need; a StageResult."""
         cdef uint64_t used_pages = (self.received + PAGE_BYTES) // PAGE_BYTES

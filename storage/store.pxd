@@ -1,6 +1,7 @@
 # cython: language_level=3
 """Store: the surface that command handlers and the fast lane use."""
 
+cimport cython
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from storage.batch cimport Batch, Request
@@ -9,6 +10,7 @@ from storage.policy cimport EvictionPolicy
 from storage.staging cimport StagingArea
 
 
+@cython.final
 cdef class Store:
     cdef readonly Engine engine
     cdef readonly EvictionPolicy policy

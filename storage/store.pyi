@@ -1,12 +1,17 @@
 from collections.abc import Callable, Sequence
 
+from storage.engine import Engine
 from storage.interface import Condition, DatabaseSize, Entry, Payload, PrefixInfo, Status, WriteResult
+from storage.policy import EvictionPolicy
 from storage.pool import Pool
 from storage.staging import PinnedValue, StagingArea
 
 MAX_KEY_BYTES: int
 
 class Store:
+    engine: Engine
+    policy: EvictionPolicy
+    index_entries: int
     staging: StagingArea
     maxmemory: int
     on_release: Callable[[], None] | None

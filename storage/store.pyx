@@ -26,6 +26,7 @@ from storage.batch cimport (
     WANT_PAYLOAD,
     Batch,
     Request,
+    allocate,
 )
 from storage.cells cimport CELL_BYTES
 from storage.engine cimport Engine
@@ -391,8 +392,8 @@ cdef class Store:
         if live == 0:
             return out
         # Heads first: they hold most keys; longer ones are read again whole.
-        cells = <char *>self.batch.allocate(live * SCAN_HEAD_BYTES)
-        ops = <FabricOp *>self.batch.allocate(live * sizeof(FabricOp))
+        cells = <char *>allocate(self.batch, live * SCAN_HEAD_BYTES)
+        ops = <FabricOp *>allocate(self.batch, live * sizeof(FabricOp))
         memset(ops, 0, live * sizeof(FabricOp))
         for i in range(live):
             ops[i].opcode = OP_READ
