@@ -276,3 +276,57 @@ def test_one_interruption_at_every_doorbell(moment: int, nested: str, outer: str
     if outer == "write" and nested in ("write_nx",) and seen > moment and not there:
         assert payload in (b"outer", b"inner")
     assert first.memory()["damaged"] == second.memory()["damaged"] == 0
+
+
+def at_doorbell(fabric: SimulatedFabric, number: int, action: Callable[[], object]) -> None:
+    """Let ``action`` happen before the doorbell of this number, counted from 1."""
+    rung = 0
+
+    def interrupt(_doorbell: object) -> None:
+        nonlocal rung
+        rung += 1
+        if rung == number:
+            action()
+
+    fabric.before_round = interrupt
+
+
+@pytest.mark.parametrize("payload", [True, False])
+def test_a_cell_used_again_before_its_reader_comes(payload: bool) -> None:
+    """The reader saw the slot; then the key is written anew and its old cell holds another key's value: it must look again."""
+    fabric, first, second = contenders()
+    finish(second.write(0, b"key", b"old"))
+
+    def reuse() -> None:
+        finish(second.write(0, b"key", b"new"))
+        finish(second.write(0, b"yek", b"bad"))
+
+    at_doorbell(fabric, 2, reuse)
+    entry = finish(first.read(0, b"key", payload=payload))
+    assert entry is not None
+    assert entry.payload == (b"new" if payload else b"")
+    assert first.memory()["damaged"] == 0
+
+
+@pytest.mark.parametrize("condition", [Condition.NX, Condition.ALWAYS])
+@pytest.mark.parametrize("doorbell", [2, 3])
+def test_a_twin_in_a_lower_slot(condition: Condition, doorbell: int) -> None:
+    """While one inserts behind another key, that key goes and the same key is inserted in its place: one of them remains."""
+    duel = Duel(1, [b"key"], index_entries=7)
+    first, second = duel.stores
+    finish(second.write(0, b"in front", b"x"))
+    inner: list[Status] = []
+
+    def insert() -> None:
+        finish(second.delete(0, [b"in front"]))
+        inner.append(finish(second.write(0, b"key", b"inner", condition=Condition.NX)).status)
+
+    at_doorbell(duel.fabric, doorbell, insert)
+    outer = finish(first.write(0, b"key", b"outer", condition=condition)).status
+    duel.fabric.before_round = None
+    assert inner
+    if condition == Condition.NX:
+        assert sorted([outer, inner[0]]) == [Status.OK, Status.PRESENT]
+    assert finish(first.scan(0, 0, 100))[1] == [b"key"]
+    assert finish(second.delete(0, [b"key"])) == 1
+    assert finish(first.exists(0, [b"key"])) == [False]
