@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import errno
 import os
+import resource
 import secrets
 import signal
 import socket
@@ -19,7 +20,7 @@ from kvcd.commands.statistics import Statistics
 from kvcd.config import Config, available_memory_bytes
 from kvcd.context import ClientState
 from kvcd.daemon import tell_supervisor
-from kvcd.directive import ConfigError, Percent
+from kvcd.directive import ConfigError
 from kvcd.fastlane import FastLane
 from kvcd.session import Hub, Session
 from storage.opening import OpenedPool, open_pool
@@ -29,6 +30,7 @@ from storage.store import Store
 
 TICK_S = 0.1  # background work: expiry, idle clients, waiting clients
 MAINTENANCE_BUDGET_MS = 2.0  # of each tick; ten times that while much has expired
+OWN_DESCRIPTORS = 64  # kept back from clients: listeners, the pool, the log, and connections that are being refused
 EXIT_FAILURE = 1
 
 
@@ -94,7 +96,7 @@ class Server:
         self._apply_limits()
         for name in ("maxmemory", "inflight-share", "pinned-share", "maxclients", "requirepass", "protected-mode"):
             config.on_change(name, lambda _value: asyncio.get_running_loop().call_soon(self._apply_limits))
-        for name in ("proto-max-bulk-len", "client-query-buffer-limit", "tcp-keepalive"):
+        for name in ("proto-max-bulk-len", "client-query-buffer-limit", "stall-limit-ms"):
             config.on_change(name, lambda _value: asyncio.get_running_loop().call_soon(self._apply_limits))
         config.on_change("maxmemory-policy", lambda value: self._store.set_policy(str(value)))
         await self._listen()
@@ -113,7 +115,8 @@ class Server:
         config, hub = self.config, self._hub
         self._store.set_maxmemory(config.number("maxmemory"))
         self._store.set_shares(inflight=_share(config, "inflight-share"), pinned=_share(config, "pinned-share"))
-        hub.max_clients = config.number("maxclients")
+        hub.max_clients = min(config.number("maxclients"), _possible_clients())
+        hub.stall_limit_ms = config.number("stall-limit-ms")
         hub.max_bulk_bytes = config.number("proto-max-bulk-len")
         hub.query_buffer_limit_bytes = config.number("client-query-buffer-limit")
         hub.password_required = bool(config.string("requirepass"))
@@ -137,7 +140,10 @@ class Server:
         if path:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(path)
-            self._listeners.append(await loop.create_unix_server(lambda: Session(self._hub), path=path, backlog=backlog))
+            try:
+                self._listeners.append(await loop.create_unix_server(lambda: Session(self._hub), path=path, backlog=backlog))
+            except OSError as error:
+                raise ConfigError(f"unixsocket {path}: {error.strerror}") from None
             if config["unixsocketperm"]:
                 os.chmod(path, config.number("unixsocketperm"))
         if not self._listeners:
@@ -158,7 +164,7 @@ class Server:
         if idle_limit_ms:
             oldest_ms = self.now_ms() - idle_limit_ms
             for client in list(self._hub.clients.values()):
-                if client.last_interaction_ms < oldest_ms:
+                if max(client.last_interaction_ms, client.stalled_since_ms) < oldest_ms:
                     client.kill()
         calls = self._hub.calls() + self.statistics.total_calls
         now_s = time.monotonic()
@@ -174,7 +180,7 @@ class Server:
             with contextlib.suppress(OSError):
                 os.unlink(self.config.string("unixsocket"))
         deadline_s = time.monotonic() + self.config.number("stop-deadline-ms") / 1000
-        while any(client.is_busy() for client in self._hub.clients.values()) and time.monotonic() < deadline_s:
+        while any(client.is_busy() for client in self._hub.clients.values()) and time.monotonic() < deadline_s:  # noqa: ASYNC110
             await asyncio.sleep(0.005)  # bounded by the deadline: sessions have no common event for "all sent"
         for client in list(self._hub.clients.values()):
             client.kill()
@@ -189,9 +195,6 @@ class Server:
 
 
 def _share(config: Config, name: str) -> float:
-    value = config[name]
-    if isinstance(value, Percent):
-        return value.percent / 100
     return config.number(name) / 100
 
 
@@ -241,17 +244,19 @@ def _keep_alive(sock: socket.socket, idle_s: int) -> None:
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
 
 
+def _possible_clients() -> int:
+    """Return how many clients the descriptor limit leaves room for."""
+    return max(1, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - OWN_DESCRIPTORS)
+
+
 def _raise_descriptor_limit(clients: int) -> int:
     """Ask the system for a descriptor for each client; returns how many clients fit."""
-    import resource
-
-    wanted = clients + 64
+    wanted = clients + OWN_DESCRIPTORS
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < wanted:
         with contextlib.suppress(ValueError, OSError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (min(wanted, hard), hard))
-        soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    return min(clients, soft - 64)
+    return min(clients, _possible_clients())
 
 
 async def _serve(config: Config) -> int:

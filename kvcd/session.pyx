@@ -45,7 +45,6 @@ _PROTECTED_MODE = (
     b"-DENIED kvcd runs in protected mode: it has no password and answers this machine only. To open it, set a password "
     b"(requirepass), or turn protected-mode off where the network is trusted.\r\n"
 )
-_WAIT_LIMIT_MS = 10000  # a client that takes nothing for so long while others wait for its memory is closed
 
 
 cdef class Hub:
@@ -61,6 +60,7 @@ cdef class Hub:
         self.max_clients = 10000
         self.query_buffer_limit_bytes = 1 << 30
         self.max_bulk_bytes = 512 << 20
+        self.stall_limit_ms = 10000
         self.read_buffer_bytes = READ_BUFFER_BYTES
         self.read_buffer = <char *>malloc(READ_BUFFER_BYTES)
         if self.read_buffer == NULL:
@@ -88,14 +88,14 @@ cdef class Hub:
         """Close the client that holds others up: the one whose unsent or unfinished value moved longest ago."""
         cdef Session session, slowest = None
         self.lane.set_time()
-        if not self.waiting or min(self.waiting.values()) > self.lane.now_ms - _WAIT_LIMIT_MS:
+        if not self.waiting or min(self.waiting.values()) > self.lane.now_ms - self.stall_limit_ms:
             return
         for session in self.clients.values():
             if session.holds_memory() and session not in self.waiting and (
                 slowest is None or session.stalled_since_ms < slowest.stalled_since_ms
             ):
                 slowest = session
-        if slowest is not None and slowest.stalled_since_ms <= self.lane.now_ms - _WAIT_LIMIT_MS:
+        if slowest is not None and slowest.stalled_since_ms <= self.lane.now_ms - self.stall_limit_ms:
             self.log.warning("closing the slowest client: others wait for the memory it holds", client=slowest.id, address=slowest.address)
             slowest.kill()
         self.wake()
@@ -186,8 +186,8 @@ cdef class Session:
         return self.in_command or bool(self.queue) or self.transport_busy
 
     def holds_memory(self) -> bool:
-        """Whether pool memory waits for this client: an unsent or an unfinished value."""
-        return self.receiving is not None or bool(self.queue)
+        """Whether pool memory waits for this client: an unsent value, an unfinished one, or one of an unfinished command."""
+        return self.receiving is not None or bool(self.staged) or bool(self.queue) or self.transport_busy
 
     # -------------------------------------------------------- asyncio protocol
 
@@ -234,7 +234,8 @@ cdef class Session:
             self.receiving.discard()
             self.receiving = None
         for staged in self.staged:
-            staged.discard()
+            if staged is not None:
+                staged.discard()
         self.staged.clear()
         if self.queue:
             for chunk in self.queue:
@@ -257,8 +258,9 @@ cdef class Session:
         self.transport_busy = True
 
     def resume_writing(self) -> None:
-        """The transport is empty again."""
+        """The transport is empty again, and has let go of what it held."""
         self.transport_busy = False
+        self.hub.wake()
         if self.closed:
             return
         self._drain()
@@ -290,7 +292,8 @@ cdef class Session:
                 self.own = larger
                 self.own_capacity = capacity
             self.region = self.own + self.held
-            self.region_bytes = self.own_capacity - self.held
+            # Not all the room there is: what follows this command, perhaps a large value, is to fit what is claimed at a time.
+            self.region_bytes = min(self.own_capacity - self.held, self.parser.wanted() + self.hub.read_buffer_bytes)
         return self
 
     def __getbuffer__(self, Py_buffer *buffer, int flags):
@@ -532,6 +535,8 @@ cdef class Session:
             staged = None
         else:
             staged = StagedValue(self.hub.lane.store.staging, parser.large_length, key_bytes)
+            if self.staged:
+                staged.share_turn(self.staged[0])
             result = staged.reserve()
             if result == STAGE_WAIT:
                 staged.discard()
@@ -690,6 +695,7 @@ cdef class Session:
             if available > budget:
                 available = budget
             sent = -1
+            piece = None
             if place != NULL:
                 sent = send(self.descriptor, place, available, MSG_DONTWAIT | MSG_NOSIGNAL)
                 if sent < 0:
@@ -718,9 +724,10 @@ cdef class Session:
             if self.chunk_position == total:
                 self.queue.popleft()
                 self.chunk_position = 0
-                if value is not None:
+                if value is not None and piece is None:
                     value.release()
                     self.hub.wake()
+                # With its last piece in the transport's hands a value stays pinned until that lets go of it.
         if self.close_after_reply and not self.queue:
             self._close_when_sent()
         return 0

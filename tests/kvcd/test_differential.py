@@ -1,13 +1,19 @@
-"""Handlers over the model store and over a pool against a live redis-server: the same random commands, the same bytes."""
+"""The same random commands to kvcd and to a live redis-server, the same bytes back.
+
+Handlers over the model store, handlers over a pool, and the real server through its socket: in both protocols, in one write, one by
+one, and cut anywhere.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import random
 import shutil
 import subprocess
 import tempfile
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -15,8 +21,9 @@ import pytest
 from storage.fabric.shm import SharedMemoryFabric
 from storage.pool import Pool
 from storage.store import Store
-from tests.differential import Difference, RawConnection, compare_servers
+from tests.differential import Command, Difference, Generator, RawConnection, compare_servers, encode_command, equal
 from tests.kvcd.service import PlainServer, resp_server
+from tests.servers import ServerProcess
 
 SEQUENCES = 60
 LONG_SEQUENCES = 3000
@@ -112,3 +119,67 @@ def test_replies_are_split_where_they_end(redis_path: str) -> None:
     connection.close()
     assert replies[0] == b"+OK\r\n"
     assert replies[3:] == [b"_\r\n", b"*1\r\n_\r\n", b"+PONG\r\n"]
+
+
+# ------------------------------------------------------------ the real server
+
+SERVER_SEQUENCES = 150
+CUT_SEQUENCES = 20
+
+
+def test_the_server_answers_as_redis_does(kvcd_server: ServerProcess, redis_server: ServerProcess) -> None:
+    """Every kind of command in both protocols, in one write, with and without a password."""
+    found = compare_servers(kvcd_server.address, redis_server.address, seeds=range(10_000, 10_000 + SERVER_SEQUENCES))
+    assert not found, "\n".join(map(str, found[:3]))
+
+
+@pytest.mark.long
+def test_the_server_answers_as_redis_does_for_long(kvcd_server: ServerProcess, redis_server: ServerProcess) -> None:
+    """The same for some minutes."""
+    found = compare_servers(kvcd_server.address, redis_server.address, seeds=range(20_000, 20_000 + LONG_SEQUENCES))
+    assert not found, "\n".join(map(str, found[:3]))
+
+
+def replies_in_pieces(server: ServerProcess, commands: Sequence[Command], cuts: Sequence[int]) -> list[bytes]:
+    """Send the commands' bytes in pieces that end at ``cuts`` to an emptied server; return the replies."""
+    data = b"".join(map(encode_command, commands))
+    connection = RawConnection(server.address)
+    try:
+        connection.exchange([(b"FLUSHALL",)])
+        ends = [*sorted(cuts), len(data)]
+        pieces = [data[start:end] for start, end in zip([0, *ends], ends, strict=False)]
+        sender = threading.Thread(target=lambda: [connection.socket.sendall(piece) for piece in pieces], daemon=True)
+        sender.start()
+        replies = [connection.reply() for _ in commands]
+        sender.join()
+        return replies
+    finally:
+        connection.close()
+
+
+@pytest.mark.parametrize("seed", range(CUT_SEQUENCES))
+def test_pieces_of_any_size_give_the_same_replies(kvcd_server: ServerProcess, redis_server: ServerProcess, seed: int) -> None:
+    """One write, one command at a time, cut at random bytes, cut every few bytes: as redis-server answers the whole."""
+    generator = Generator(30_000 + seed, now_ms=now_ms())
+    commands = [(b"HELLO", b"%d" % (2 + seed % 2)), *generator.sequence(120)]
+    length = sum(len(encode_command(command)) for command in commands)
+    pick = random.Random(seed)
+    expected = replies_in_pieces(redis_server, commands, [])
+    ways: dict[str, list[int]] = {
+        "one write": [],
+        "many pieces": [pick.randrange(1, length) for _ in range(200)],
+        "few pieces": [pick.randrange(1, length) for _ in range(5)],
+        "single bytes at the beginning": list(range(1, min(3000, length))),
+    }
+    for way, cuts in ways.items():
+        replies = replies_in_pieces(kvcd_server, commands, cuts)
+        for command, ours, theirs in zip(commands, replies, expected, strict=True):
+            assert equal(command, ours, theirs), (way, command, ours[:200], theirs[:200])
+    connection = RawConnection(kvcd_server.address)
+    try:
+        connection.exchange([(b"FLUSHALL",)])
+        for command, theirs in zip(commands, expected, strict=True):
+            ours = connection.exchange([command])[0]
+            assert equal(command, ours, theirs), ("one by one", command, ours[:200], theirs[:200])
+    finally:
+        connection.close()
