@@ -274,6 +274,12 @@ def test_expiry_is_lazy_and_exact_to_the_millisecond(kind: str) -> None:
         assert after["evicted"] == after["deleted"] == 0
         assert store.database_size(0).keys == 0
         store.set_clock(NOW_MS)
+        put(store, b"k", length, 100)
+        store.set_clock(NOW_MS + 100)
+        assert finish(store.read(0, b"k")) is None
+        assert finish(store.read(0, b"k", payload=False)) is None
+        assert store.counters()["expired"] - after["expired"] == 1
+        store.set_clock(NOW_MS)
     store.release_spares()
     assert pages_used(store) == 0
 

@@ -330,3 +330,22 @@ def test_a_twin_in_a_lower_slot(condition: Condition, doorbell: int) -> None:
     assert finish(first.scan(0, 0, 100))[1] == [b"key"]
     assert finish(second.delete(0, [b"key"])) == 1
     assert finish(first.exists(0, [b"key"])) == [False]
+
+
+@pytest.mark.parametrize("doorbell", [2, 3])
+def test_pages_used_again_before_they_are_pinned(doorbell: int) -> None:
+    """The reader knows the page list; before its hazard is out the pages are freed and hold another value."""
+    fabric, first, second = contenders()
+    new, bad = filler(3 * PAGE_BYTES, 2), filler(3 * PAGE_BYTES, 3)
+    finish(second.write(0, b"key", filler(3 * PAGE_BYTES, 1)))
+
+    def reuse() -> None:
+        finish(second.write(0, b"key", new))
+        finish(second.write(0, b"another", bad))
+
+    at_doorbell(fabric, doorbell, reuse)
+    entry = finish(first.read(0, b"key"))
+    fabric.before_round = None
+    assert entry is not None
+    assert entry.payload == new
+    assert first.memory()["pinned_bytes"] == 0
