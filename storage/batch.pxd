@@ -137,6 +137,7 @@ cdef class Batch:
     cdef ArenaBlock *first_block
     cdef ArenaBlock *block
     cdef uint32_t now32
+    cdef size_t request_bytes
     cdef Request *add(self) noexcept nogil
     cdef void clear(self) noexcept nogil
     cdef void *allocate_block(self, size_t size) noexcept nogil
