@@ -19,7 +19,7 @@ RELEASE := build/release.stamp
 DEBUG := build/debug.stamp
 TEST_PACKAGES := build/test-packages.stamp
 
-.PHONY: help serve build debug test test-long check bench bench-lmcache docker-test clean distclean
+.PHONY: help serve build debug test test-long check docs bench bench-lmcache docker-test clean distclean
 
 help: ## this list
 	@echo "kvcd: make TARGET"
@@ -45,6 +45,10 @@ check: $(RELEASE) ## ruff, mypy strict, import directions
 	$(RUN)/ruff check .
 	$(RUN)/mypy
 	$(RUN)/python -m pytest -q tests/test_imports.py
+
+docs: $(RELEASE) ## make the pages that follow from tables: docs/compatibility.md, docs/configuration.md
+	@$(RUN)/python -m kvcd.compatibility > build/page.md && mv build/page.md docs/compatibility.md
+	@$(RUN)/python -m kvcd.configuration_reference > build/page.md && mv build/page.md docs/configuration.md
 
 bench: $(RELEASE) $(TEST_PACKAGES) ## kvcd and redis-server in turn, as a table of ratios
 	@$(RUN)/python -m bench $(ARGS)

@@ -112,6 +112,8 @@ class Directive:
         """
         if not self.takes_many and len(arguments) != 1:
             raise ConfigError("wrong number of arguments")
+        if self.takes_many and len(arguments) == 1:
+            arguments = arguments[0].split() or arguments  # as in Redis: --save "60 1", quoted as one
         value = _READERS[self.kind](self, arguments, previous)
         if self.refusal and not self.is_met(value):
             raise ConfigError(self.refusal)

@@ -139,6 +139,7 @@ _ROWS: dict[str, str] = {
         lfu-log-factor i 10
         maxmemory-clients p 0
         maxmemory-eviction-tenacity i 10 0 100
+        maxmemory-samples i 5 1
     """,
     "kvcd has no Pub/Sub and sends no keyspace events: who waits for them waits in vain": """
         notify-keyspace-events =e

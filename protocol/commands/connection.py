@@ -102,6 +102,6 @@ ROWS = (
         complexity="as the subcommand",
         subcommands=_CLIENT,
         status="partial",
-        note="without CACHING, GETREDIR, NO-EVICT, PAUSE, REPLY, TRACKING, TRACKINGINFO, UNBLOCK, UNPAUSE",
+        note="without CACHING, GETREDIR, NO-EVICT, NO-TOUCH, PAUSE, REPLY, TRACKING, TRACKINGINFO, UNBLOCK, UNPAUSE",
     ),
 )

@@ -109,6 +109,9 @@ def test_flags_as_redis_server_takes_them() -> None:
     assert (config["port"], config["bind"], config["maxmemory"]) == (7000, ("127.0.0.1", "-::1"), 192 * 1024**2)
     assert (config["save"], config["loglevel"]) == ((), "verbose")
     assert load("--save", "900", "1", "300", "10").text("save") == "900 1 300 10"
+    assert load("--save", "900 1 300 10", "--save", "60 1").text("save") == "900 1 300 10 60 1"
+    assert load("--bind", "127.0.0.1 ::1")["bind"] == ("127.0.0.1", "::1")
+    assert load("--client-output-buffer-limit", "normal 8mb 0 0").output_limit().hard_bytes == 8 * 2**20
     assert load("--requirepass", "--secret")["requirepass"] == "--secret"
 
 
