@@ -51,7 +51,7 @@ class Wire:
             raise
         if not isinstance(address, str):
             self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.reader = io.BufferedReader(socket.SocketIO(self.socket, "r"), 65536)  # type: ignore[arg-type]
+        self.reader = io.BufferedReader(socket.SocketIO(self.socket, "r"), 65536)
 
     def close(self) -> None:
         """Close the connection."""

@@ -156,12 +156,15 @@ def test_newest_redis_py(kvcd_server: ServerProcess, protocol: int) -> None:
 def old_redis_py() -> Path:
     """A folder with redis-py 5, installed once and kept with the other build outputs; skips where no index can be reached."""
     folder = ROOT / "build" / "redis-py-5"
-    if not (folder / "redis").is_dir():
-        command = [sys.executable, "-m", "pip", "install", "-q", "--disable-pip-version-check", "--no-deps", "--target", str(folder)]
-        done = subprocess.run([*command, OLD_REDIS_PY], capture_output=True, text=True, timeout=120, check=False)
+    if not folder.is_dir():
+        # Beside its place and then moved there: what an interrupted run left is not taken for whole.
+        begun = folder.with_name(f"redis-py-5.{os.getpid()}")
+        command = [sys.executable, "-m", "pip", "install", "-q", "--disable-pip-version-check", "--target", str(begun), OLD_REDIS_PY]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
         if done.returncode != 0:
-            shutil.rmtree(folder, ignore_errors=True)
+            shutil.rmtree(begun, ignore_errors=True)
             pytest.skip(f"redis-py 5 cannot be installed here: {done.stderr.strip().splitlines()[-1:]}")
+        begun.rename(folder)
     return folder
 
 

@@ -140,6 +140,12 @@ def test_the_server_answers_as_redis_does_for_long(kvcd_server: ServerProcess, r
     assert not found, "\n".join(map(str, found[:3]))
 
 
+def send_each(connection: RawConnection, pieces: Sequence[bytes]) -> None:
+    """Send every piece with a system call of its own."""
+    for piece in pieces:
+        connection.socket.sendall(piece)
+
+
 def replies_in_pieces(server: ServerProcess, commands: Sequence[Command], cuts: Sequence[int]) -> list[bytes]:
     """Send the commands' bytes in pieces that end at ``cuts`` to an emptied server; return the replies."""
     data = b"".join(map(encode_command, commands))
@@ -148,7 +154,7 @@ def replies_in_pieces(server: ServerProcess, commands: Sequence[Command], cuts: 
         connection.exchange([(b"FLUSHALL",)])
         ends = [*sorted(cuts), len(data)]
         pieces = [data[start:end] for start, end in zip([0, *ends], ends, strict=False)]
-        sender = threading.Thread(target=lambda: [connection.socket.sendall(piece) for piece in pieces], daemon=True)
+        sender = threading.Thread(target=send_each, args=(connection, pieces), daemon=True)
         sender.start()
         replies = [connection.reply() for _ in commands]
         sender.join()

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import fcntl
 import os
+import resource
 import signal
 import socket
 import stat
 import struct
+import subprocess
+import sys
 import threading
 import time
+from typing import Any
 
 import pytest
 
-from tests.servers import ServerProcess, Servers, free_port
+from tests.servers import ROOT, ServerProcess, Servers, free_port
 from tests.wire import ReplyError, Wire, encode
 
 DEADLINE_S = 30
@@ -84,11 +88,10 @@ def test_the_deadline_ends_a_client_that_reads_nothing(servers: Servers) -> None
 
 def test_idle_clients_do_not_hold_up_the_end(servers: Servers) -> None:
     """With nothing running it ends at once, whatever the deadline."""
-    with servers.kvcd(stop_deadline_ms=60_000) as server:
-        with server.connect() as idle:
-            assert idle.call("PING") == b"PONG"
-            assert server.stop(deadline_s=10) == 0
-            assert idle.rest() == b""
+    with servers.kvcd(stop_deadline_ms=60_000) as server, server.connect() as idle:
+        assert idle.call("PING") == b"PONG"
+        assert server.stop(deadline_s=10) == 0
+        assert idle.rest() == b""
 
 
 def test_a_taken_port_is_named(servers: Servers, kvcd_server: ServerProcess) -> None:
@@ -122,11 +125,12 @@ def test_what_cannot_be_started_is_said_in_one_line(servers: Servers, words: lis
 def test_a_file_pool_keeps_its_keys_over_a_restart(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> None:
     """After an orderly end and after a kill, large and small values and their expiries; a second server is refused meanwhile."""
     path = tmp_path_factory.mktemp("pool") / "kvcd.pool"
-    flags = {"pool": f"file:{path}", "pool_size": "64mb"}
+    flags: dict[str, Any] = {"pool": f"file:{path}", "pool_size": "64mb"}
     large = os.urandom(3 * MIB + 5)
     with servers.kvcd(**flags) as server:
         with server.connect() as wire:
-            wire.send(encode("SET", "small", "s") + encode("SET", "large", large, "EX", 1000) + encode("SELECT", 3) + encode("SET", "third", "3"))
+            wire.send(encode("SET", "small", "s") + encode("SET", "large", large, "EX", 1000))
+            wire.send(encode("SELECT", 3) + encode("SET", "third", "3"))
             assert wire.replies(4) == [b"OK"] * 4
         second = servers.launch_kvcd("--port", str(free_port()), "--pool", f"file:{path}")
         assert second.wait() > 0
@@ -293,11 +297,6 @@ def test_a_killed_test_run_leaves_no_server(servers: Servers) -> None:
         "print(server.pid, flush=True)\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )
-    import subprocess
-    import sys
-
-    from tests.servers import ROOT
-
     done = subprocess.run([sys.executable, "-c", code, str(ROOT)], stdout=subprocess.PIPE, timeout=DEADLINE_S, check=False)
     number = int(done.stdout)
     end_s = time.monotonic() + DEADLINE_S
@@ -319,8 +318,6 @@ def _status(number: int) -> bytes:
 @pytest.mark.long
 def test_ten_thousand_idle_connections(servers: Servers) -> None:
     """Each costs little: what the process grows by is under 6 KiB a connection, in all under 100 MB."""
-    import resource
-
     count = 10_000
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard < count + 200:

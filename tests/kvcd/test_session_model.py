@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterator
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -30,13 +29,19 @@ NUMBERS = st.integers(-5, 70_000).map(lambda number: b"%d" % number)
 
 def words(*parts: object) -> st.SearchStrategy[Command]:
     """Return commands of these words; a strategy stands for any of its examples."""
-    return st.tuples(*(part if isinstance(part, st.SearchStrategy) else st.just(part) for part in parts))  # type: ignore[arg-type]
+    return st.tuples(*(part if isinstance(part, st.SearchStrategy) else st.just(part) for part in parts))
 
 
 def repeated(name: bytes, *parts: st.SearchStrategy[bytes], least: int = 1, most: int = 4) -> st.SearchStrategy[Command]:
     """Return a name followed by groups of words."""
     groups = st.lists(st.tuples(*parts), min_size=least, max_size=most)
     return groups.map(lambda found: (name, *(word for group in found for word in group)))
+
+
+def send_each(connection: RawConnection, pieces: list[bytes]) -> None:
+    """Send every piece with a system call of its own."""
+    for piece in pieces:
+        connection.socket.sendall(piece)
 
 
 SET_OPTIONS = st.sampled_from([(), (b"NX",), (b"XX",), (b"GET",), (b"KEEPTTL",), (b"EX", b"1000"), (b"px", b"1000000", b"xx")])
@@ -111,7 +116,7 @@ class Sessions(RuleBasedStateMachine):
         data = b"".join(map(encode_command, commands))
         ends = [*sorted(int(cut * len(data)) for cut in cuts), len(data)]
         pieces = [data[start:end] for start, end in zip([0, *ends], ends, strict=False) if end > start]
-        sender = threading.Thread(target=lambda: [connection.socket.sendall(piece) for piece in pieces], daemon=True)
+        sender = threading.Thread(target=send_each, args=(connection, pieces), daemon=True)
         sender.start()
         for command in commands:
             ours, model = connection.reply(), self.expected(client, command)
@@ -136,19 +141,11 @@ class Sessions(RuleBasedStateMachine):
             assert connection.exchange([(b"DBSIZE",)])[0] == self.expected(client, (b"DBSIZE",))
 
 
-@pytest.fixture
-def examples(request: pytest.FixtureRequest) -> Iterator[int]:
-    """How many runs of the machine."""
-    yield request.param
-
-
-@pytest.mark.parametrize(
-    "examples", [pytest.param(25, id="short"), pytest.param(600, id="long", marks=pytest.mark.long)], indirect=True
-)
+@pytest.mark.parametrize("examples", [pytest.param(25, id="short"), pytest.param(600, id="long", marks=pytest.mark.long)])
 def test_sessions_against_the_model(kvcd_server: ServerProcess, examples: int) -> None:
     """Whatever is sent, replies are the model's."""
     Sessions.server = kvcd_server
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(
         Sessions,
         settings=settings(
             max_examples=examples, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck), print_blob=True
