@@ -22,14 +22,14 @@ from kvcd.context import ClientState
 from kvcd.daemon import tell_supervisor
 from kvcd.directive import ConfigError
 from kvcd.fastlane import FastLane
+from kvcd.output_limits import OutputWatch
 from kvcd.session import Hub, Session
 from storage.opening import OpenedPool, open_pool
 from storage.pool import PoolError
 from storage.recovery import recover
 from storage.store import Store
 
-TICK_S = 0.1  # background work: expiry, idle clients, waiting clients
-MAINTENANCE_BUDGET_MS = 2.0  # of each tick; ten times that while much has expired
+MAINTENANCE_SHARE = 0.02  # of the time, for expiry and other work of the store; ten times that while much has expired
 OWN_DESCRIPTORS = 64  # kept back from clients: listeners, the pool, the log, and connections that are being refused
 EXIT_FAILURE = 1
 
@@ -52,6 +52,7 @@ class Server:
         self.config_file = config.file or ""
         self._pool: OpenedPool | None = None
         self._listeners: list[asyncio.AbstractServer] = []
+        self._output_watch = OutputWatch()
         self._operations = (0, time.monotonic())
         self._operations_per_second = 0
 
@@ -117,6 +118,7 @@ class Server:
         self._store.set_shares(inflight=_share(config, "inflight-share"), pinned=_share(config, "pinned-share"))
         hub.max_clients = min(config.number("maxclients"), _possible_clients())
         hub.stall_limit_ms = config.number("stall-limit-ms")
+        hub.batch_size_limit = config.number("batch-size-limit")
         hub.max_bulk_bytes = config.number("proto-max-bulk-len")
         hub.query_buffer_limit_bytes = config.number("client-query-buffer-limit")
         hub.password_required = bool(config.string("requirepass"))
@@ -152,14 +154,23 @@ class Server:
     async def serve_until(self, stop: asyncio.Event) -> None:
         """Answer clients and do the background work until ``stop`` is set."""
         while not stop.is_set():
+            interval_s = 1 / self.config.number("hz")
             try:
-                await asyncio.wait_for(stop.wait(), TICK_S)
+                await asyncio.wait_for(stop.wait(), interval_s)
             except TimeoutError:
-                self._tick()
+                self._tick(interval_s)
 
-    def _tick(self) -> None:
-        self._store.maintain(MAINTENANCE_BUDGET_MS)
+    def _tick(self, interval_s: float) -> None:
+        self._store.maintain(interval_s * 1000 * MAINTENANCE_SHARE)
         self._hub.check_waiting()
+        for number in self._output_watch.too_slow(self._hub.clients, self.config.output_limit(), self.now_ms()):
+            slow = self._hub.clients[number]
+            self.log.warning(
+                "closing a client that does not read its replies (client-output-buffer-limit)",
+                client=number,
+                unread_bytes=slow.pending_output_bytes,
+            )
+            slow.kill()
         idle_limit_ms = self.config.number("timeout") * 1000
         if idle_limit_ms:
             oldest_ms = self.now_ms() - idle_limit_ms

@@ -25,6 +25,7 @@ cdef class Hub:
     cdef public uint64_t max_clients
     cdef public uint64_t query_buffer_limit_bytes
     cdef public uint64_t max_bulk_bytes
+    cdef public int batch_size_limit     # commands of one client before others have their turn
     cdef public int64_t stall_limit_ms   # a client that moves nothing for so long while others wait for its memory is closed
     cdef readonly uint64_t connections_received
     cdef readonly uint64_t connections_rejected
@@ -73,6 +74,8 @@ cdef class Session:
     cdef bint closed
     cdef bint in_command                 # a slow command has suspended
     cdef bint processing
+    cdef bint yielded                    # had its turn: goes on in the loop's next one
+    cdef bint is_waiting                 # listed in the hub's `waiting`
     cdef list staged                     # finished large arguments of the command in progress
     cdef StagedValue receiving
     cdef uint64_t swallow                # payload bytes to be dropped: the pool had no room for them

@@ -12,6 +12,7 @@ class Hub:
     max_clients: int
     query_buffer_limit_bytes: int
     max_bulk_bytes: int
+    batch_size_limit: int
     stall_limit_ms: int
     def __init__(self, server: Any, lane: FastLane, loop: asyncio.AbstractEventLoop, log: Any) -> None: ...
     def wake(self) -> None: ...

@@ -58,6 +58,7 @@ cdef class Hub:
         self.clients = {}
         self.waiting = {}
         self.max_clients = 10000
+        self.batch_size_limit = 1024
         self.query_buffer_limit_bytes = 1 << 30
         self.max_bulk_bytes = 512 << 20
         self.stall_limit_ms = 10000
@@ -353,7 +354,10 @@ cdef class Session:
         cdef int status, taken
         cdef RequestParser parser = self.parser
         cdef FastLane lane = self.hub.lane
+        cdef int turns = self.hub.batch_size_limit
         while not self.closed and not self.close_after_reply and not self.queue and not self.in_command:
+            if turns == 0:
+                break
             if lane.pending_count and parser.position < end[0] and base[parser.position] != c'*':
                 # An inline command is unescaped in place and could not be parsed twice: first what came before.
                 if self._finish_run() != 0:
@@ -361,6 +365,7 @@ cdef class Session:
                 continue
             status = parser.parse(base, end[0])
             if status == PARSE_COMMAND:
+                turns -= 1
                 taken = NOT_FAST
                 if self._authenticated and not self.staging_failed and (not parser.is_inline or parser.argc == 1):
                     taken = lane.take(parser, base, self.db, self.staged)
@@ -389,9 +394,17 @@ cdef class Session:
                 if status == PARSE_ERROR:
                     self._protocol_error(parser.error.decode("latin-1"))
                 return 0
-        if lane.pending_count:
-            self._finish_run()
+        if lane.pending_count and self._finish_run() != 0:
+            return 0
+        if turns == 0 and not self.yielded and not self.closed and parser.position < end[0]:
+            self.yielded = True
+            self.hub.loop.call_soon(self._next_turn)
         return 0
+
+    def _next_turn(self) -> None:
+        """Others had their turn since `batch-size-limit` cut this client's batch."""
+        self.yielded = False
+        self._go_on()
 
     cdef int _finish_run(self) except -1:
         """Answer the commands taken so far; nonzero when they wait for pins, to be parsed again then."""
@@ -762,7 +775,7 @@ cdef class Session:
             self.held = length
         if start:
             self.parser.rebase(start)
-        if self.queue or self.in_command or self.transport_busy or self in self.hub.waiting:
+        if self.queue or self.in_command or self.transport_busy or self.yielded or self.is_waiting:
             self._pause()
 
     cdef void _pause(self) except *:
@@ -777,18 +790,21 @@ cdef class Session:
 
     cdef void _wait(self) except *:
         """Wait for memory or pins that others hold."""
-        if self not in self.hub.waiting:
+        if not self.is_waiting:
+            self.is_waiting = True
             self.hub.waiting[self] = self.hub.lane.now_ms
         self._pause()
 
     def try_again(self, since_ms) -> None:
         """Memory or a pin came free since ``_wait``."""
         cdef int result
+        self.is_waiting = False
         if self.closed:
             return
         if self.receiving is not None:
             result = self.receiving.reserve()
             if result == STAGE_WAIT:
+                self.is_waiting = True
                 self.hub.waiting[self] = since_ms
                 return
             if result == STAGE_FULL:
@@ -796,12 +812,12 @@ cdef class Session:
             self._resume()
             return
         self._go_on()
-        if self in self.hub.waiting:
+        if self.is_waiting:
             self.hub.waiting[self] = since_ms
 
     def _go_on(self) -> None:
         """What held this client up is over: answer what it has sent meanwhile, then read on."""
-        if self.closed or self.processing or self.in_command:
+        if self.closed or self.processing or self.in_command or self.yielded:
             return
         try:
             if self.held and self.receiving is None and not self.swallow:
@@ -810,7 +826,7 @@ cdef class Session:
         except Exception:
             self._fail()
             return
-        if not (self.queue or self.in_command or self.transport_busy or self in self.hub.waiting):
+        if not (self.queue or self.in_command or self.transport_busy or self.yielded or self.is_waiting):
             self._resume()
 
 

@@ -20,6 +20,7 @@ class Status(enum.IntEnum):
     INDEX_FULL = 4  # every probed set is full and nothing in it may be evicted
     CONFLICT = 5  # the slot no longer holds the exact word that was read
     UNREACHABLE = 6  # the key's memory node does not answer
+    BUSY = 7  # every retry was overtaken by other front ends
 
 
 class Condition(enum.IntEnum):
@@ -127,8 +128,9 @@ class StoreInterface(Protocol):
         expire_at_ms: int = NO_EXPIRY,
         keep_ttl: bool = False,
         want_previous: bool = False,
+        parent: bytes | None = None,
     ) -> WriteResult:
-        """Store ``value`` under ``key``."""
+        """Store ``value`` under ``key``, in a chain behind ``parent`` when there is one."""
         ...
 
     async def write_many(self, database: int, pairs: Sequence[tuple[bytes, Payload]]) -> Status:

@@ -38,6 +38,7 @@ class Store:
         expire_at_ms: int = -1,
         keep_ttl: bool = False,
         want_previous: bool = False,
+        parent: bytes | None = None,
     ) -> WriteResult: ...
     async def write_many(self, database: int, pairs: Sequence[tuple[bytes, Payload]]) -> Status: ...
     async def replace(

@@ -3,7 +3,7 @@
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 from posix.time cimport CLOCK_MONOTONIC, CLOCK_REALTIME, clock_gettime, timespec
 
@@ -12,6 +12,7 @@ from storage.interface import NO_EXPIRY, Condition, DatabaseSize, Entry, PrefixI
 from storage.batch cimport (
     CONDITION_ALWAYS,
     EXACT,
+    HAS_PARENT,
     KEEP_TTL,
     KEEP_VALUE,
     KIND_DELETE,
@@ -243,14 +244,29 @@ cdef class Store:
         request.value_bytes = view.shape[0]
         return 0
 
-    def _write_sync(self, int database, bytes key, value, condition, expire_at_ms, keep_ttl, token, exact, keep_value):
+    def _write_sync(
+        self, int database, bytes key, value, condition, expire_at_ms, keep_ttl, token, exact, keep_value, bytes parent=None
+    ):
         cdef Request *request
         cdef list held = []
+        cdef uint64_t parent_hash = 0
+        cdef uint32_t depth = 0
         self.batch.clear()
+        if parent is not None:
+            request = self._request(KIND_READ, database, parent)
+            request.flags = SILENT
+            self._run()
+            parent_hash = request.hash_low
+            depth = min(65535, request.out_depth + 1 if request.status == STATUS_OK else 1)
+            self.batch.clear()
         request = self._request(KIND_WRITE, database, key)
         try:
             request.condition = int(condition)
             request.expire_at_ms = expire_at_ms
+            if parent is not None:
+                request.flags |= HAS_PARENT
+                request.parent_hash = parent_hash
+                request.depth = <uint16_t>depth
             if keep_ttl:
                 request.flags |= KEEP_TTL
             if exact:
@@ -269,12 +285,12 @@ cdef class Store:
 
     async def write(
         self, int database, bytes key, value, *, condition=Condition.ALWAYS, int64_t expire_at_ms=-1, bint keep_ttl=False,
-        bint want_previous=False,
+        bint want_previous=False, bytes parent=None,
     ):
-        """Store ``value`` under ``key``."""
+        """Store ``value`` under ``key``, in a chain behind ``parent`` when there is one."""
         if not want_previous:
             while True:
-                status = self._write_sync(database, key, value, condition, expire_at_ms, keep_ttl, 0, False, False)
+                status = self._write_sync(database, key, value, condition, expire_at_ms, keep_ttl, 0, False, False, parent)
                 if status is not Status.CONFLICT:
                     return WriteResult(status)
         while True:

@@ -122,6 +122,7 @@ class ModelStore:
         expire_at_ms: int = NO_EXPIRY,
         keep_ttl: bool = False,
         want_previous: bool = False,
+        parent: bytes | None = None,
     ) -> WriteResult:
         """Store ``value`` under ``key``; ``previous`` is there whether or not the condition held."""
         record = self.live(database, key)

@@ -73,4 +73,6 @@ def refusal(status: Status) -> Error:
         return INDEX_FULL
     if status == Status.UNREACHABLE:
         return UNREACHABLE
+    if status == Status.BUSY:
+        return BUSY
     raise AssertionError(f"{status!r} is no refusal")

@@ -45,23 +45,24 @@ async def handle_prefix_set(client: ClientState, server: ServerState, args: list
 
     Stops at the first pair that the store refuses; an error only if that is the very first one.
     """
-    condition, expire_at_ms, first = _parse_options(server, args)
+    condition, expire_at_ms, parent, first = _parse_options(server, args)
     pairs = args[first:]
     if not pairs or len(pairs) % 2:
         raise CommandError(wrong_arity("prefix.set"))
     if any(value_size_bytes(key) > MAX_KEY_BYTES for key in pairs[::2]):
         raise CommandError(KEY_TOO_LONG)
     for number, (key, value) in enumerate(zip(pairs[::2], pairs[1::2], strict=True)):
-        result = await server.store.write(client.db, key, cast(Payload, value), condition=condition, expire_at_ms=expire_at_ms)
+        result = await server.store.write(client.db, key, cast(Payload, value), condition=condition, expire_at_ms=expire_at_ms, parent=parent)
         if result.status not in (Status.OK, Status.PRESENT):
             return number or refusal(result.status)
+        parent = key
     return len(pairs) // 2
 
 
-def _parse_options(server: ServerState, args: list[bytes]) -> tuple[Condition, int, int]:
-    """Return the condition, the expiry, and where the pairs begin; a first key that is spelt like an option is read as one."""
+def _parse_options(server: ServerState, args: list[bytes]) -> tuple[Condition, int, bytes | None, int]:
+    """Return the condition, the expiry, the parent, and where the pairs begin; a first key that is spelt like an option is read as one."""
     condition, expire_at_ms, position = Condition.ALWAYS, NO_EXPIRY, 1
-    has_parent = False
+    parent: bytes | None = None
     while position < len(args):
         word = args[position].lower() if isinstance(args[position], bytes) else b""
         if word == b"nx" and condition is Condition.ALWAYS:
@@ -72,14 +73,14 @@ def _parse_options(server: ServerState, args: list[bytes]) -> tuple[Condition, i
             if expire_at_ms != NO_EXPIRY:
                 raise CommandError(SYNTAX_ERROR)
             expire_at_ms = deadline_ms(server, args[position + 1], unit=word, command_name="prefix.set")
-        elif word == b"parent" and position + 1 < len(args) and not has_parent:
-            has_parent = True
-            if value_size_bytes(args[position + 1]) > MAX_KEY_BYTES:
+        elif word == b"parent" and position + 1 < len(args) and parent is None:
+            parent = args[position + 1]
+            if value_size_bytes(parent) > MAX_KEY_BYTES:
                 raise CommandError(KEY_TOO_LONG)
         else:
             break
         position += 2
-    return condition, expire_at_ms, position
+    return condition, expire_at_ms, parent, position
 
 
 @handles("prefix.info")
