@@ -15,6 +15,7 @@ import pytest
 import kvcd
 from kvcd import cli, daemon, ping
 from kvcd.config import Config
+from tests.servers import Servers
 
 PROGRAM = [sys.executable, "-m", "kvcd"]
 
@@ -83,6 +84,18 @@ def test_the_name_redis_server_takes_redis_servers_lines(called_redis_server: Pa
     assert (refused.returncode, "--sentinel" in refused.stderr) == (2, True)
     wrong = call("--prt", "7")
     assert (wrong.returncode, wrong.stderr.startswith("redis-server: --prt")) == (2, True)
+
+
+def test_lines_that_stacks_carry_start_and_what_has_no_effect_is_said(servers: Servers) -> None:
+    with servers.kvcd(appendonly="yes", save="60 1", notify_keyspace_events="Ex", appendfsync="always") as server:
+        assert server.call("PING") == b"PONG"
+        assert server.call("CONFIG", "SET", "appendonly", "no") == b"OK"
+        assert server.call("CONFIG", "SET", "latency-monitor-threshold", "5") == b"OK"
+    warnings = [line for line in server.log.splitlines() if "without effect" in line]
+    assert len(warnings) == 3
+    assert all(name in warnings[0] for name in ("appendonly", "save", "appendfsync", "append-only file", "file:PATH"))
+    assert "notify-keyspace-events" in warnings[1]
+    assert "latency-monitor-threshold" in warnings[2]
 
 
 def test_a_missing_build_is_a_clear_error(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
