@@ -234,30 +234,39 @@ def test_a_reader_that_stops_holds_up_nobody_and_gets_the_right_bytes(servers: S
             assert slow.reply() == b"PONG"
 
 
-@pytest.mark.parametrize("extra", [0, 40_000, 100_000, 170_000])
-def test_the_last_piece_of_a_value_is_kept_until_it_is_sent(servers: Servers, extra: int) -> None:
-    """The reader stops when only the end of the value is left; its pages are wanted for other values just then."""
-    size = 12 * MIB + extra
-    old = value(size, 1)
-    with servers.kvcd(pool_size="64mb", maxmemory_policy="noeviction") as server, server.connect(timeout_s=DEADLINE_S) as other:
-        assert other.call("SET", "large", old) == b"OK"
-        with server.connect(timeout_s=DEADLINE_S, receive_buffer=16 * KIB) as slow:
-            number = number_of(slow)
-            slow.send(encode("GET", "large"))
-            assert slow.reader.readline() == b"$%d\r\n" % size
-            received = bytearray()
-            while unsent_bytes(server, number) > 2:  # the line end behind the value may still wait
-                received += slow.reader.read(16 * KIB)
-            assert len(received) < size
-            assert other.call("DEL", "large") == 1
-            filled = 0
-            while other.call("SET", f"filler{filled}", value(2 * MIB, filled + 3)) == b"OK":
-                filled += 1
-            assert filled > 10
-            received += slow.reader.read(size - len(received))
-            assert bytes(received) == old
-            assert slow.reader.read(2) == b"\r\n"
-        assert other.call("GET", "filler0") == value(2 * MIB, 3)
+def test_the_last_piece_of_a_value_is_kept_until_it_is_sent(servers: Servers) -> None:
+    """The reader stops when only the end of the value is left; its pages are wanted for other values just then.
+
+    Over a unix socket, whose buffer is smaller than what the transport is given at a time: the end often waits there. Where it
+    does, the line end behind it is all that is still queued.
+    """
+    flags = {"unixsocket": f"{servers.folder}/last.sock", "maxmemory_policy": "noeviction"}
+    hits = 0
+    with servers.kvcd(**flags) as server, server.connect(timeout_s=DEADLINE_S) as other:  # type: ignore[arg-type]
+        for attempt in range(30):
+            size = 4 * MIB + attempt * 37_000
+            old = value(size, attempt)
+            assert other.call("FLUSHALL") == b"OK"
+            assert other.call("SET", "large", old) == b"OK"
+            with Wire(server.unix_path, timeout_s=DEADLINE_S) as slow:
+                number = number_of(slow)
+                slow.send(encode("GET", "large"))
+                assert slow.reader.readline() == b"$%d\r\n" % size
+                received = bytearray()
+                while (unsent := unsent_bytes(server, number)) > 2:
+                    received += slow.reader.read(32 * KIB)
+                hits += unsent == 2
+                assert other.call("DEL", "large") == 1
+                filled = 0
+                while other.call("SET", f"filler{filled}", value(2 * MIB, filled + 40)) == b"OK":
+                    filled += 1
+                assert filled > 10
+                received += slow.reader.read(size - len(received))
+                assert bytes(received) == old
+                assert slow.reader.read(2) == b"\r\n"
+            if hits == 3:
+                return
+    raise AssertionError(f"the end waited in the transport {hits} times only")
 
 
 def test_values_behind_a_gap_are_not_kept(servers: Servers) -> None:
