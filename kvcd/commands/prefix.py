@@ -52,7 +52,8 @@ async def handle_prefix_set(client: ClientState, server: ServerState, args: list
     if any(value_size_bytes(key) > MAX_KEY_BYTES for key in pairs[::2]):
         raise CommandError(KEY_TOO_LONG)
     for number, (key, value) in enumerate(zip(pairs[::2], pairs[1::2], strict=True)):
-        result = await server.store.write(client.db, key, cast(Payload, value), condition=condition, expire_at_ms=expire_at_ms, parent=parent)
+        payload = cast(Payload, value)
+        result = await server.store.write(client.db, key, payload, condition=condition, expire_at_ms=expire_at_ms, parent=parent)
         if result.status not in (Status.OK, Status.PRESENT):
             return number or refusal(result.status)
         parent = key
