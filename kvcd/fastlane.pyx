@@ -6,7 +6,7 @@ run, and a run goes to the store as one batch; then all replies are written in o
 that this lane does not know (odd options, wrong arity) is left to the slow lane, which words the errors.
 """
 
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcmp, memcpy, memset
 from posix.time cimport CLOCK_REALTIME, clock_gettime, timespec
@@ -279,6 +279,7 @@ cdef class FastLane:
             request.database = database
             request.key = base + parser.args[i].offset
             request.key_bytes = <uint32_t>parser.args[i].length
+            request.rank = i - 1 if command >= COMMAND_PREFIX_MATCH else 0
         return TAKEN
 
     cdef int _set_value(self, Request *request, RequestParser parser, char *base, int number, list staged_values) except -1:
@@ -440,6 +441,7 @@ cdef class FastLane:
             request.condition = condition
             request.expire_at_ms = expire_at_ms
             request.depth = depth if depth < 65535 else 65535
+            request.rank = <uint16_t>((i - first) // 2)
             if parent_hash:
                 request.flags = HAS_PARENT
                 request.parent_hash = parent_hash

@@ -53,6 +53,7 @@ cdef struct Request:
     uint32_t *pages           # payload pages filled by the caller (or by the engine: pages_owned)
     uint32_t page_count
     uint16_t depth
+    uint16_t rank             # position in a chain of this command: deeper blocks count as used a little earlier
     int64_t expire_at_ms      # -1: none
     uint64_t expected
     uint64_t parent_hash
@@ -96,6 +97,7 @@ cdef struct Request:
     char *sets                # copies of the sets read
     char *cell                # copy of the cell read
     uint32_t cell_bytes
+    uint32_t touched_ms       # last access as it is written to heat: now, less the rank
     uint64_t checked_word     # slot word 0 (and 1) read again with the cell
     uint64_t checked_word1
     uint32_t epoch

@@ -668,7 +668,7 @@ cdef void after_expel(Engine engine, Batch batch, Request *request) noexcept nog
 cdef void publish(Engine engine, Batch batch, Request *request) noexcept nogil:
     cdef FabricOp *op
     memset(&request.heat, 0, HEAT_BYTES)
-    request.heat.last_ms = batch.now32
+    request.heat.last_ms = batch.now32 - request.rank
     request.heat.frequency = FREQUENCY_INITIAL
     request.heat.frequency_minute = <unsigned short>(engine.now_ms // 60000)
     # Before it is published: an evictor must not take a new entry for the coldest of all.

@@ -51,7 +51,7 @@ cdef struct SlotName:
 
 cdef class Room:
     """Makes room by removing values: what the engine asks of the eviction policy."""
-    cdef bint make_cell(self, uint32_t cell_class) noexcept nogil
+    cdef bint make_cell(self, uint32_t cell_class, uint32_t cells, uint32_t pages) noexcept nogil
     cdef bint make_pages(self, uint32_t count) noexcept nogil
     cdef bint make_slot(self, Request *request) noexcept nogil
     cdef void note_insert(self, uint32_t slot) noexcept nogil

@@ -67,7 +67,7 @@ cdef enum:
 cdef class Room:
     """Makes no room at all (noeviction); the eviction policy overrides this."""
 
-    cdef bint make_cell(self, uint32_t cell_class) noexcept nogil:
+    cdef bint make_cell(self, uint32_t cell_class, uint32_t cells, uint32_t pages) noexcept nogil:
         return False
 
     cdef bint make_pages(self, uint32_t count) noexcept nogil:
@@ -174,27 +174,44 @@ cdef class Engine:
         return True
 
     cdef void _supply(self, Batch batch) noexcept nogil:
-        """Make room for the requests that wait for memory or for a slot, or refuse them."""
+        """Make room for the requests that wait for memory or for a slot, or refuse them.
+
+        Room is made for all of them together: what one was promised is not counted as free for the next. The first
+        that asks is refused when nothing can be had; the ones behind it then wait for the next round instead.
+        """
+        cdef uint32_t promised_cells[CELL_CLASSES]
+        cdef uint32_t promised_pages = 0
         cdef uint32_t i
         cdef Request *request
-        cdef bint made
+        cdef bint made, first = True
+        memset(promised_cells, 0, sizeof(promised_cells))
         for i in range(batch.count):
             request = &batch.requests[i]
             if request.state != AWAIT_MEMORY and request.state != AWAIT_INDEX:
                 continue
-            request.memory_attempts += 1
             made = False
-            if request.memory_attempts <= ROOM_ATTEMPTS_LIMIT:
+            if request.memory_attempts < ROOM_ATTEMPTS_LIMIT:
                 if request.state == AWAIT_INDEX:
                     made = self.room.make_slot(request)
                 elif request.wanted_pages:
-                    made = self.room.make_pages(request.wanted_pages)
+                    made = self.room.make_pages(promised_pages + request.wanted_pages)
+                    if made:
+                        promised_pages += request.wanted_pages
                 else:
-                    made = self.room.make_cell(request.new_class)
+                    made = self.room.make_cell(
+                        request.new_class, promised_cells[request.new_class] + 1, promised_pages
+                    )
+                    if made:
+                        promised_cells[request.new_class] += 1
             if made:
+                request.memory_attempts += 1
                 request.state = START
-            else:
+            elif first or request.state == AWAIT_INDEX or request.memory_attempts >= ROOM_ATTEMPTS_LIMIT:
                 self.finish(batch, request, STATUS_INDEX_FULL if request.state == AWAIT_INDEX else STATUS_FULL)
+                continue
+            else:
+                return
+            first = False
 
     cdef void _refuse_all(self, Batch batch) noexcept nogil:
         cdef uint32_t i
@@ -338,7 +355,9 @@ cdef class Engine:
         cdef FabricOp *op = append_operation(&batch.trailing)
         op.opcode = OP_WRITE
         op.offset = self.pool.heat_offset(request.slot)
-        op.local = &batch.now32
+        # A millisecond earlier for every block before it: of a chain used at one time the tail is evicted first.
+        request.touched_ms = batch.now32 - request.rank
+        op.local = &request.touched_ms
         op.length = 4
 
     cdef void queue_expired(self, uint32_t slot, uint64_t word) noexcept nogil:

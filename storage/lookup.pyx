@@ -293,7 +293,7 @@ cdef void warm(Engine engine, Batch batch, Request *request) noexcept nogil:
             frequency += 1
     request.heat.frequency = <uint8_t>frequency
     request.heat.frequency_minute = minute
-    request.heat.last_ms = batch.now32
+    request.heat.last_ms = batch.now32 - request.rank
     if request.heat.hits < 65535:
         request.heat.hits += 1
     op = append_operation(&batch.trailing)

@@ -38,8 +38,8 @@ cdef class EvictionPolicy(Room):
     cdef readonly uint32_t sweep_left  # residents that may belong to a flushed database: those before this position
     cdef Batch evictions
     cdef bint _evict_for(self, uint32_t cell_class, bint wants_page) noexcept nogil
-    cdef bint _make_room(self, int cell_class, uint32_t pages) noexcept nogil
-    cdef bint _has_room(self, int cell_class, uint32_t pages) noexcept nogil
+    cdef bint _make_room(self, int cell_class, uint32_t cells, uint32_t pages) noexcept nogil
+    cdef bint _has_room(self, int cell_class, uint32_t cells, uint32_t pages) noexcept nogil
     cdef bint shrink(self) noexcept nogil
     cdef void begin_flushed_sweep(self) noexcept nogil
     cdef bint _refill(self) noexcept nogil

@@ -6,12 +6,12 @@ pool across samples, and the best of the pool goes. Sampling draws from the list
 end has filled, so it costs the same at any load of the index.
 """
 
-from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memset
 
 from storage.batch cimport COUNT_AS_EXPIRED, KIND_EVICT, STATUS_OK, Batch, Request, allocate
-from storage.cells cimport CELL_BYTES
+from storage.cells cimport CELL_BYTES, CELLS_IN_PAGE
 from storage.engine cimport Engine, Room, slot_words
 from storage.fabric.base cimport OP_READ, FabricOp
 from storage.pages cimport CellPage
@@ -103,33 +103,33 @@ cdef class EvictionPolicy(Room):
 
     # -------------------------------------------------------------- make room
 
-    cdef bint make_cell(self, uint32_t cell_class) noexcept nogil:
-        """Free one cell of the class, or a page for it."""
-        return self._make_room(<int>cell_class, 1)
+    cdef bint make_cell(self, uint32_t cell_class, uint32_t cells, uint32_t pages) noexcept nogil:
+        """Room for ``cells`` cells of the class beside ``pages`` pages that are promised already."""
+        return self._make_room(<int>cell_class, cells, pages)
 
     cdef bint make_pages(self, uint32_t count) noexcept nogil:
         """Evict until ``count`` pages may be claimed; False when that cannot be reached."""
         if count >= self.engine.allocator.limit_pages:
             return False  # a value of so many pages leaves none for its own cell: nothing is evicted for it
-        return self._make_room(-1, count)
+        return self._make_room(-1, 0, count)
 
-    cdef bint _make_room(self, int cell_class, uint32_t pages) noexcept nogil:
-        """Until ``pages`` pages may be claimed, or a cell of the class (-1: none will do) is free."""
+    cdef bint _make_room(self, int cell_class, uint32_t cells, uint32_t pages) noexcept nogil:
+        """Evict until ``pages`` pages may be claimed and ``cells`` cells of the class (-1: none) beside them."""
         cdef uint64_t before
         cdef uint32_t idle = 0, examined = 0
         self.engine.allocator.release_spares()
-        if self._has_room(cell_class, pages):
+        if self._has_room(cell_class, cells, pages):
             return True
         if self.engine.pool.refresh_high_water() > 1:
             self.engine.allocator.harvest_all()
             self.engine.allocator.release_spares()
         # What a flush has made unreachable goes before anything that is still of use, whatever the policy.
-        while self.sweep_left and not self._has_room(cell_class, pages):
+        while self.sweep_left and not self._has_room(cell_class, cells, pages):
             self.sweep(FLUSHED_AT_A_TIME, True, &examined)
             self.engine.allocator.release_spares()
             if examined == 0:
                 break
-        while not self._has_room(cell_class, pages):
+        while not self._has_room(cell_class, cells, pages):
             before = self.engine.allocator.used_pages
             if not self._evict_for(<uint32_t>cell_class if cell_class >= 0 else 0, cell_class < 0):
                 return False
@@ -139,9 +139,17 @@ cdef class EvictionPolicy(Room):
                 return False
         return True
 
-    cdef bint _has_room(self, int cell_class, uint32_t pages) noexcept nogil:
-        if cell_class >= 0 and self.engine.allocator.partial[cell_class] >= 0:
-            return True
+    cdef bint _has_room(self, int cell_class, uint32_t cells, uint32_t pages) noexcept nogil:
+        cdef uint32_t free_cells = 0
+        cdef int32_t page
+        if cell_class >= 0:
+            page = self.engine.allocator.partial[cell_class]
+            while page >= 0 and free_cells < cells:
+                free_cells += self.engine.allocator.cell_pages[page].free_cells
+                page = self.engine.allocator.cell_pages[page].next_page
+            if free_cells >= cells:
+                return True
+            pages += (cells - free_cells + CELLS_IN_PAGE[cell_class] - 1) // CELLS_IN_PAGE[cell_class]
         return self.engine.allocator.used_pages + pages <= self.engine.allocator.limit_pages
 
     cdef bint shrink(self) noexcept nogil:
