@@ -471,6 +471,7 @@ cdef void after_swap(Engine engine, Batch batch, Request *request) noexcept nogi
         engine.counts.expired += 1
     engine.counts.overwritten += 1
     engine.expires[request.database] += <int>word_has_ttl(request.new_word) - <int>word_has_ttl(old)
+    engine.stored_bytes[request.database] += <int64_t>(<CellHeader *>request.image).value_bytes - <int64_t>request.out_bytes
     if not request.flags & KEEP_VALUE:
         engine.touch_last(batch, request)
     request.word = request.new_word
@@ -689,6 +690,7 @@ cdef void after_publish(Engine engine, Batch batch, Request *request) noexcept n
     engine.counts.inserted += 1
     engine.keys[request.database] += 1
     engine.expires[request.database] += word_has_ttl(request.new_word)
+    engine.stored_bytes[request.database] += request.key_bytes + <int64_t>(<CellHeader *>request.image).value_bytes
     engine.room.note_insert(request.slot)
     engine.finish(batch, request, STATUS_OK)
 
@@ -718,6 +720,7 @@ cdef void after_unlink(Engine engine, Batch batch, Request *request) noexcept no
     if header.epoch == <uint32_t>engine.pool.epochs[header.database]:
         engine.keys[header.database] -= 1
         engine.expires[header.database] -= word_has_ttl(request.word)
+        engine.stored_bytes[header.database] -= header.key_bytes + <int64_t>header.value_bytes
         if request.was_expired:
             engine.counts.expired += 1
         elif request.kind == KIND_EVICT:

@@ -66,6 +66,7 @@ cdef class Engine:
     cdef EngineCounts counts
     cdef int64_t keys[MAX_DATABASES]
     cdef int64_t expires[MAX_DATABASES]
+    cdef int64_t stored_bytes[MAX_DATABASES]   # keys and values, without anything of ours
     cdef int64_t now_ms
     cdef uint32_t database_count
     cdef uint64_t random_state

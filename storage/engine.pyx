@@ -168,6 +168,7 @@ cdef class Engine:
                 self.pool.epochs[i] = seen[i]
                 self.keys[i] = 0
                 self.expires[i] = 0
+                self.stored_bytes[i] = 0
         for i in range(batch.count):
             batch.requests[i].state = START
             self.set_hash(&batch.requests[i])

@@ -27,6 +27,7 @@ cdef struct Paged:
     uint32_t home
     uint8_t distance
     uint8_t database
+    uint64_t stored_bytes     # key and value
 
 
 cdef class Recovery:
@@ -70,7 +71,7 @@ cdef class Recovery:
     cdef int settle(self, Found *found, char *cell) except -1
     cdef bint is_reachable(self, Found *found, CellHeader *header, char *key, uint64_t *home) noexcept
     cdef bint claim_list(self, Found *found, const uint32_t *pages, uint32_t count) except -1
-    cdef int keep(self, uint32_t slot, uint64_t word, uint8_t database, uint64_t home, uint32_t distance) except -1
+    cdef int keep(self, uint32_t slot, uint64_t word, uint8_t database, uint64_t home, uint32_t distance, uint64_t stored_bytes) except -1
     cdef int keep_paged(self) except -1
     cdef int rebuild_page_table(self) except -1
     cdef int rebuild_overflow_words(self) except -1

@@ -406,7 +406,10 @@ cdef class Recovery:
             self.broken += 1
             return self.free_slot(found.slot, found.word)
         if count == 0:
-            return self.keep(found.slot, found.word, header.database, home, word1_distance(found.word1))
+            return self.keep(
+                found.slot, found.word, header.database, home, word1_distance(found.word1),
+                header.key_bytes + <uint64_t>header.value_bytes,
+            )
         if self.paged_count == self.paged_capacity:
             larger = <Paged *>realloc(self.paged, <size_t>self.paged_capacity * 2 * sizeof(Paged))
             if larger == NULL:
@@ -419,6 +422,7 @@ cdef class Recovery:
         entry.slot = found.slot
         entry.home = <uint32_t>home
         entry.distance = <uint8_t>word1_distance(found.word1)
+        entry.stored_bytes = header.key_bytes + <uint64_t>header.value_bytes
         entry.database = header.database
         return 0
 
@@ -459,12 +463,13 @@ cdef class Recovery:
 
     # ------------------------------------------------------------------ keeping
 
-    cdef int keep(self, uint32_t slot, uint64_t word, uint8_t database, uint64_t home, uint32_t distance) except -1:
+    cdef int keep(self, uint32_t slot, uint64_t word, uint8_t database, uint64_t home, uint32_t distance, uint64_t stored_bytes) except -1:
         cdef uint32_t page = location_page(word_location(word))
         if not self.allocator.cell_pages[page].owned:
             self.allocator.adopt_cell(page, word_class(word))
         self.allocator.mark_cell_used(word_location(word))
         self.engine.keys[database] += 1
+        self.engine.stored_bytes[database] += stored_bytes
         self.kept += 1
         if word_has_ttl(word):
             self.engine.expires[database] += 1
@@ -487,7 +492,7 @@ cdef class Recovery:
                 self.broken += 1
                 self.free_slot(entry.slot, entry.word)
             else:
-                self.keep(entry.slot, entry.word, entry.database, entry.home, entry.distance)
+                self.keep(entry.slot, entry.word, entry.database, entry.home, entry.distance, entry.stored_bytes)
         for page in range(self.pool.geometry.page_count):
             if self.page_owner[page] == CONTESTED or (self.doomed and self.page_owner[page] - 1 in self.doomed):
                 self.page_owner[page] = 0

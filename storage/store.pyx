@@ -549,6 +549,7 @@ cdef class Store:
             self.engine.pool.advance_epoch(number)
             self.engine.keys[number] = 0
             self.engine.expires[number] = 0
+            self.engine.stored_bytes[number] = 0
         # The first slice now: small databases are clean before the reply goes out.
         self.policy.begin_flushed_sweep()
         self.policy.sweep(FLUSH_SWEEP_ENTRIES, True, &examined)
@@ -690,6 +691,8 @@ cdef class Store:
         usage = self.engine.allocator.usage()
         geometry = self.engine.pool.layout()
         keys = sum(self.engine.keys[number] for number in range(self.engine.database_count))
+        stored_bytes = sum(self.engine.stored_bytes[number] for number in range(self.engine.database_count))
+        held_bytes = usage["cell_bytes"] + usage["payload_pages"] * PAGE_BYTES
         entry_bytes = SET_BYTES / SLOTS_PER_SET + HEAT_BYTES
         page_bytes = usage["pages_used"] * PAGE_BYTES
         cell_page_bytes = usage["cell_pages"] * PAGE_BYTES
@@ -706,7 +709,10 @@ cdef class Store:
             "index_used": keys,
             "index_load": keys / geometry["slot_count"],
             "index_bytes": geometry["slot_count"] * entry_bytes,
+            "stored_bytes": stored_bytes,
+            "value_overhead_bytes_per_key": (held_bytes - stored_bytes) / keys if keys else 0.0,
             "index_bytes_per_key": geometry["slot_count"] * entry_bytes / keys if keys else 0.0,
+            "index_bytes_per_key_at_half_load": entry_bytes * 2,
             "cell_bytes_used": usage["cell_bytes"],
             "cell_fragmentation": cell_page_bytes / usage["cell_bytes"] if usage["cell_bytes"] else 1.0,
             "cells": usage["cells"],
