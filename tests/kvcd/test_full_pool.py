@@ -17,7 +17,8 @@ def test_a_chain_written_into_a_full_pool_is_stored_whole(servers: Servers, valu
         pairs = [word for number in range(100) for word in (f"new{number}", bytes([number]) * value_bytes)]
         assert wire.call("PREFIX.SET", *pairs) == 100
         assert wire.call("PREFIX.MATCH", *(f"new{number}" for number in range(100))) == 100
-        assert wire.call("PREFIX.GET", *(f"new{number}" for number in range(100))) == [bytes([number]) * value_bytes for number in range(100)]
+        values = [bytes([number]) * value_bytes for number in range(100)]
+        assert wire.call("PREFIX.GET", *(f"new{number}" for number in range(100))) == values
         assert int(server.info()["used_memory"]) <= 16 * 1024 * 1024
 
 
