@@ -36,10 +36,10 @@ build: $(RELEASE) ## compile the modules in place
 debug: $(DEBUG) ## the same with line tracing, assertions and bounds checks (`make build` goes back)
 
 test: $(RELEASE) $(TEST_PACKAGES) ## the tests that every commit passes
-	@timeout --foreground --kill-after=20 $(TEST_DEADLINE_S) $(RUN)/python -m pytest -m "not long" $(TEST_ARGS)
+	@REQUIRE_PROGRAMS=1 timeout --foreground --kill-after=20 $(TEST_DEADLINE_S) $(RUN)/python -m pytest -m "not long" $(TEST_ARGS)
 
 test-long: $(RELEASE) $(TEST_PACKAGES) ## all tests, the ones that take minutes too
-	@$(RUN)/python -m pytest $(TEST_ARGS)
+	@REQUIRE_PROGRAMS=1 $(RUN)/python -m pytest $(TEST_ARGS)
 
 check: $(RELEASE) ## ruff, mypy strict, import directions
 	$(RUN)/ruff check .

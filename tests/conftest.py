@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 
 import pytest
 
+from tests.programs import require_program
 from tests.servers import ServerProcess, Servers
 
 
@@ -43,8 +43,7 @@ def kvcd_port(kvcd_server: ServerProcess) -> int:
 @pytest.fixture(scope="session")
 def redis_server(servers: Servers) -> ServerProcess:
     """A redis-server that many tests share."""
-    if shutil.which("redis-server") is None:
-        pytest.skip("redis-server is not installed")
+    require_program("redis-server")
     return servers.redis()
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import socket
 import threading
 import time
@@ -16,14 +15,14 @@ from bench.measure import Case, Measurement, Median, Way, timed
 from bench.report import Row, as_json, machine, table
 from bench.servers import BenchError, Server, running
 from bench.wire import Connection, WireError, encode
+from tests.programs import require_program
 
 REDIS = 'redis-server --port {port} --bind 127.0.0.1 --save "" --appendonly no'
 
 
 @pytest.fixture
 def redis_server() -> Iterator[Server]:
-    if shutil.which("redis-server") is None:
-        pytest.skip("redis-server is not installed")
+    require_program("redis-server")
     with running("reference", REDIS) as server:
         yield server
 
@@ -103,8 +102,7 @@ def test_small_values_run_and_every_key_is_there(redis_server: Server) -> None:
     group.load(redis_server)
     with redis_server.client() as client:
         assert client.dbsize() == small_values.KEYS
-    if shutil.which("redis-benchmark") is None:
-        pytest.skip("redis-benchmark is not installed")
+    require_program("redis-benchmark")
     case = next(case for case in group.cases if case.name == "GET 64 B, pipeline 64")
     assert case.ways[0].run(redis_server, 0.01).processor_s > 0
     with redis_server.client() as client:

@@ -12,12 +12,19 @@ import pytest
 import redis
 import redis.asyncio
 
+from tests.programs import require_program
 from tests.servers import ROOT, ServerProcess
 
 DEADLINE_S = 60
 OLD_REDIS_PY = "redis>=5.0,<6"
 
-needs_cli = pytest.mark.skipif(shutil.which("redis-cli") is None, reason="redis-cli is not installed")
+@pytest.fixture
+def redis_cli() -> None:
+    """Skip or fail without redis-cli."""
+    require_program("redis-cli")
+
+
+needs_cli = pytest.mark.usefixtures("redis_cli")
 
 
 def cli(server: ServerProcess, *words: str, data: bytes = b"") -> str:
@@ -59,10 +66,10 @@ def test_redis_cli_walks_pipes_and_looks_for_large_keys(kvcd_server: ServerProce
     assert "Biggest string found" in cli(kvcd_server, "--bigkeys")
 
 
-@pytest.mark.skipif(shutil.which("redis-benchmark") is None, reason="redis-benchmark is not installed")
 @pytest.mark.parametrize("pipeline", [1, 16])
 def test_redis_benchmark(kvcd_server: ServerProcess, pipeline: int) -> None:
     """Its usual tests run to the end without an error; no figure is judged."""
+    require_program("redis-benchmark")
     words = ["-t", "ping_inline,ping_mbulk,set,get,incr,mset", "-n", "2000", "-c", "20", "-r", "1000", "-P", str(pipeline), "-q"]
     done = subprocess.run(
         ["redis-benchmark", "-p", str(kvcd_server.port), *words], capture_output=True, timeout=DEADLINE_S, check=True, text=True

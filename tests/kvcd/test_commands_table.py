@@ -13,6 +13,7 @@ import pytest
 from kvcd.commands import HANDLERS
 from protocol.command_table import COMMANDS, CommandSpec, lookup, lookup_subcommand
 from tests.differential import RawConnection
+from tests.programs import require_program
 
 EVERY = [spec for command in COMMANDS.values() for spec in (command, *command.subcommands)]
 NEWER_THAN_7_0 = {"client|setinfo"}
@@ -25,10 +26,8 @@ def redis_info() -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="kvcd-") as folder:
         path = str(Path(folder) / "redis.sock")
         command = ["redis-server", "--port", "0", "--unixsocket", path, "--dir", folder, "--save", "", "--daemonize", "no"]
-        try:
-            process = subprocess.Popen(command, stdout=subprocess.PIPE)
-        except FileNotFoundError:
-            pytest.skip("redis-server is not installed")
+        require_program("redis-server")
+        process = subprocess.Popen(command, stdout=subprocess.PIPE)
         try:
             assert process.stdout is not None
             next(line for line in process.stdout if b"eady to accept connections" in line)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import shutil
 import subprocess
 import tempfile
 import threading
@@ -23,6 +22,7 @@ from storage.pool import Pool
 from storage.store import Store
 from tests.differential import Command, Difference, Generator, RawConnection, compare_servers, encode_command, equal
 from tests.kvcd.service import PlainServer, resp_server
+from tests.programs import require_program
 from tests.servers import ServerProcess
 
 SEQUENCES = 60
@@ -45,8 +45,7 @@ def folder() -> Iterator[Path]:
 @pytest.fixture(scope="module")
 def redis_path(folder: Path) -> Iterator[str]:
     """Path of the unix socket of a redis-server 7.0."""
-    if shutil.which("redis-server") is None:
-        pytest.skip("redis-server is not installed")
+    require_program("redis-server")
     path = str(folder / "redis.sock")
     process = subprocess.Popen(
         ["redis-server", "--port", "0", "--unixsocket", path, "--dir", str(folder), "--save", "", "--daemonize", "no"],

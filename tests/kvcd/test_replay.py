@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 import signal
 import subprocess
 import sys
@@ -27,6 +26,7 @@ from kvcd.replay_engine import Mode, Replay, ReplayError, ReplayPlan, display_ur
 from kvcd.replay_values import BlockValues
 from kvcd.trace import Request, summarize, write_trace
 from kvcd.trace_generate import Shape, generate
+from tests.programs import require_program
 
 VALUE_SIZE_BYTES = 300
 # the third request's middle block 2 is there, but its chain broke before: [7, 2] are misses
@@ -382,8 +382,7 @@ def trace_file(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def redis_socket(tmp_path: Path) -> Iterator[Path]:
-    if shutil.which("redis-server") is None:
-        pytest.skip("redis-server is not installed")
+    require_program("redis-server")
     path = tmp_path / "redis.sock"
     command = ["redis-server", "--port", "0", "--unixsocket", str(path), "--save", "", "--dir", str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:

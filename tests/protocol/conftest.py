@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import socket
 import subprocess
 import tempfile
@@ -11,6 +9,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.programs import require_program
 
 PASSWORD = b"correct-horse"
 OPTIONS = ("--requirepass", PASSWORD.decode(), "--enable-debug-command", "yes", "--daemonize", "no")
@@ -63,10 +63,7 @@ class RedisServer:
 @pytest.fixture(scope="session")
 def redis_exchange() -> Iterator[Callable[..., bytes]]:
     """``RedisServer.exchange`` of a server that runs for the whole session."""
-    if shutil.which("redis-server") is None:
-        if os.environ.get("REQUIRE_REDIS") == "1":
-            pytest.fail("redis-server is not installed, and REQUIRE_REDIS=1")
-        pytest.skip("redis-server is not installed")
+    require_program("redis-server")
     # Not pytest's own folder: a unix socket's path is limited to 107 bytes.
     with tempfile.TemporaryDirectory(prefix="kvcd-redis-") as folder:
         server = RedisServer(Path(folder))
