@@ -73,6 +73,7 @@ cdef class FastLane:
     cdef int _set_value(self, Request *request, RequestParser parser, char *base, int number, list staged_values) except -1
     cdef bint _depends(self, RequestParser parser, char *base, int first, int step, uint32_t database, bint write) noexcept
     cdef bint _touch(self, uint64_t key) noexcept
+    cdef void _forget_touched(self) noexcept
     cdef int _answer(self, Pending *pending, OutBuffer *out, int resp, list chunks) except -1
     cdef int _answer_value(self, Request *request, OutBuffer *out, int resp, list chunks) except -1
     cdef int _answer_full(self, int status, OutBuffer *out) noexcept

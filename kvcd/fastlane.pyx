@@ -179,6 +179,15 @@ cdef class FastLane:
         self.touched[place] = mark
         return False
 
+    cdef void _forget_touched(self) noexcept:
+        """No key of the run counts as touched any more."""
+        self.has_write = False
+        self.generation += 1
+        if self.generation > 0xFFFF:
+            # Its 16 bits are used up: entries of runs long ago would count as of this one.
+            self.generation = 1
+            memset(self.touched, 0, TOUCHED_SLOTS * 8)
+
     cdef bint _depends(self, RequestParser parser, char *base, int first, int step, uint32_t database, bint write) noexcept:
         """Whether the command at hand reads or writes a key that the run so far writes, or writes one that it reads.
 
@@ -240,10 +249,9 @@ cdef class FastLane:
             result = NOT_FAST if parser.argc > 2 or (parser.argc == 2 and parser.args[1].staged) else TAKEN
         if result != TAKEN:
             self.batch.count = before
-            if self.pending_count == 0:
+            if self.pending_count == 0 and self.has_write:
                 # No run will follow that forgets the keys that were noted, and their table has an end.
-                self.has_write = False
-                self.generation += 1
+                self._forget_touched()
             return result
         pending = &self.pending[self.pending_count]
         self.pending_count += 1
@@ -487,11 +495,7 @@ cdef class FastLane:
         self.pending_count = 0
         self.payload_reads = 0
         if self.has_write:
-            self.has_write = False
-            self.generation += 1
-            if self.generation == 65536:
-                self.generation = 1
-                memset(self.touched, 0, TOUCHED_SLOTS * 8)
+            self._forget_touched()
         self.batch.clear()
 
     cdef void _unpin(self, Pending *pending, uint32_t from_number) noexcept:

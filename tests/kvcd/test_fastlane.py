@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from tests.servers import ServerProcess
+from tests.servers import ServerProcess, Servers
 from tests.wire import ReplyError, Wire, encode
 
 DEADLINE_S = 10  # a run that hangs shows as a timeout
@@ -201,3 +201,16 @@ def test_a_pipeline_answers_as_its_commands_do_one_by_one(kvcd_server: ServerPro
         sender = wire.send_in_background(b"".join(encode(*words) for words in commands))  # type: ignore[arg-type]
         assert wire.replies(len(commands)) == expected
         sender.join()
+
+
+@pytest.mark.parametrize("refused", [8, 9])
+def test_order_holds_after_more_runs_than_a_mark_can_count(servers: Servers, refused: int) -> None:
+    """Runs are told apart by 16 bits: when those are used up the table begins anew, whichever way the last run ended."""
+    with servers.kvcd(pool_size="48mb") as server, server.connect() as wire:
+        # A run ends at each of these: an MSET that names a key twice (left to the slow lane), and the next SET of the same key.
+        turn = encode("MSET", "k", "1", "k", "2") * refused + encode("SET", "k", "3") * 24
+        check = encode("SET", "k", "old") + encode("SET", "k", "new") + encode("GET", "k") + encode("DEL", "k") + encode("GET", "k")
+        for _repeat in range(50):
+            wire.send(turn * 50 + check)
+            wire.replies((refused + 24) * 50)
+            assert wire.replies(5) == [b"OK", b"OK", b"new", 1, None]
