@@ -155,7 +155,6 @@ cdef inline FabricOp *append_operation(Operations *operations) noexcept nogil:
         grow(operations)
     op = &operations.items[operations.count]
     operations.count += 1
-    op.node = 0
     op.flags = 0
     return op
 

@@ -118,7 +118,7 @@ cdef class StagedValue:
             return self.tail + (self.received - self.in_pages)
         page = <uint32_t>(self.received // PAGE_BYTES)
         offset = self.received % PAGE_BYTES
-        place = self.area.engine.pool.fabric.address(0, self.area.engine.pool.page_offset(self.pages[page]), PAGE_BYTES)
+        place = self.area.engine.pool.fabric.address(self.area.engine.pool.page_offset(self.pages[page]), PAGE_BYTES)
         if place == NULL:
             if self.bounce == NULL:
                 self.bounce = <char *>malloc(PAGE_BYTES)
@@ -257,7 +257,7 @@ cdef class PinnedValue:
         length[0] = <uint64_t>(last + 1) * PAGE_BYTES - position
         if length[0] > in_pages - position:
             length[0] = in_pages - position
-        place = self.engine.pool.fabric.address(0, self.engine.pool.page_offset(self.pages[page]), PAGE_BYTES)
+        place = self.engine.pool.fabric.address(self.engine.pool.page_offset(self.pages[page]), PAGE_BYTES)
         if place == NULL:
             return NULL
         return place + position % PAGE_BYTES

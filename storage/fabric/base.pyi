@@ -1,7 +1,8 @@
 class Fabric:
     kind: str
-    node_count: int
     size_bytes: int
     ordered_reads: bool
+    is_remote: bool
+    is_lost: bool
     def close(self) -> None: ...
     def operation_counts(self) -> dict[str, int]: ...

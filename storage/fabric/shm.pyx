@@ -4,7 +4,7 @@
 import os
 
 from libc.errno cimport errno
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport uint64_t
 from libc.string cimport memcpy
 
 from storage.fabric.base cimport OP_CAS, OP_FENCE, OP_READ, OP_WRITE, Fabric, FabricOp
@@ -34,7 +34,6 @@ cdef class SharedMemoryFabric(Fabric):
     def __cinit__(self, int descriptor, uint64_t size_bytes, object path=None):
         cdef void *mapping
         self.kind = "shm"
-        self.node_count = 1
         self.ordered_reads = True
         self.size_bytes = size_bytes
         self.descriptor = descriptor
@@ -122,7 +121,7 @@ cdef class SharedMemoryFabric(Fabric):
                 op.result = __sync_fetch_and_add(<uint64_t *>target, op.compare)
         return 0
 
-    cdef char *address(self, uint32_t node, uint64_t offset, uint64_t length) noexcept nogil:
+    cdef char *address(self, uint64_t offset, uint64_t length) noexcept nogil:
         if offset + length > self.size_bytes:
             return NULL
         return self.base + offset

@@ -8,7 +8,7 @@ here. ``journal`` (a list, or None) receives (kind, offset, length) of every ope
 front end act there; the doorbells of that other one call nobody.
 """
 
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy
 
@@ -28,8 +28,8 @@ cdef class SimulatedFabric(Fabric):
 
     def __cinit__(self, uint64_t size_bytes, uint64_t seed=1):
         self.kind = "sim"
-        self.node_count = 1
         self.ordered_reads = False
+        self.is_remote = True
         self.size_bytes = size_bytes
         self.generator = seed * 2 + 1
         self.journal = None
