@@ -28,8 +28,12 @@ def set_call_soon(call_soon) -> None:
 def run(function, *arguments) -> bool:
     """Call ``function`` on a stack of its own. True when it has returned, False when it waits and will be resumed.
 
-    Its result is dropped, and an exception is reported as one that nobody can catch: the function sees to both.
+    Its result is dropped, and an exception is reported as one that nobody can catch: the function sees to both. Where the running stack may
+    wait already, the function is simply called.
     """
+    if current() is not None:
+        _guarded(function, arguments)
+        return True
     stack = greenlet(_guarded)
     stack.switch(function, arguments)
     return stack.dead
