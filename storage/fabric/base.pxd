@@ -52,6 +52,7 @@ cdef class Fabric:
     cdef int64_t post(self, FabricOp *ops, int count) noexcept nogil
     cdef int64_t post_bulk(self, FabricOp *ops, int count) noexcept nogil
     cdef int wait(self, int64_t ticket) noexcept nogil
+    cdef void forget(self, int64_t ticket) noexcept nogil
     cdef char *address(self, uint64_t offset, uint64_t length) noexcept nogil
     cdef char *take_staging(self) noexcept nogil
     cdef void give_staging(self, char *buffer) noexcept nogil

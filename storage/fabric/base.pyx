@@ -17,7 +17,7 @@ cdef class Fabric:
         return -1
 
     cdef int64_t post(self, FabricOp *ops, int count) noexcept nogil:
-        """Begin ``count`` operations: a ticket for ``wait``, to be waited for exactly once, or a negative errno.
+        """Begin ``count`` operations: a ticket for ``wait`` or ``forget``, one of them exactly once, or a negative errno.
 
         ``ops`` and what they point to stay where they are until then. Between both calls the fabric touches neither, so both may lie
         on a stack that is not the running one.
@@ -31,6 +31,9 @@ cdef class Fabric:
     cdef int wait(self, int64_t ticket) noexcept nogil:
         """Wait until the ticket's operations are done; 0, or a negative errno when none of them may be believed."""
         return 0 if ticket >= 0 else <int>ticket
+
+    cdef void forget(self, int64_t ticket) noexcept nogil:
+        """Nobody waits for the ticket, whose operations are WRITEs: their bytes were taken when they were posted."""
 
     cdef char *address(self, uint64_t offset, uint64_t length) noexcept nogil:
         """Where the bytes can be touched in place, or NULL: for the large-value path alone."""
