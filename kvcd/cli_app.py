@@ -10,6 +10,7 @@ import typer
 
 import kvcd
 from kvcd import cli
+from kvcd.memory import memory
 from kvcd.replay import replay
 from kvcd.trace_cli import trace_app
 
@@ -20,6 +21,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )
+app.command(rich_help_panel="Service")(memory)
 app.command()(replay)
 app.add_typer(trace_app, name="trace")
 

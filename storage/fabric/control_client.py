@@ -114,7 +114,8 @@ class ControlClient:
         if self._socket.fileno() < 0:
             return True
         try:
-            self._socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+            self._socket.settimeout(0)  # MSG_DONTWAIT alone would not do: Python waits before it asks the kernel
+            self._socket.recv(1, socket.MSG_PEEK)
             return True
         except (BlockingIOError, InterruptedError):
             return False
