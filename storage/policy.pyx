@@ -14,6 +14,7 @@ from storage.batch cimport COUNT_AS_EXPIRED, KIND_EVICT, STATUS_OK, Batch, Reque
 from storage.cells cimport CELL_BYTES, CELLS_IN_PAGE
 from storage.engine cimport Engine, Room, slot_words
 from storage.fabric.base cimport OP_READ, FabricOp
+from storage.fabric.waiting cimport Turnstile
 from storage.pages cimport CellPage
 from storage.words cimport (
     HEAT_BYTES,
@@ -61,6 +62,7 @@ cdef class EvictionPolicy(Room):
         cdef uint64_t slots = engine.pool.geometry.slot_count
         self.engine = engine
         self.evictions = Batch(MAX_CELLS_PER_PAGE + 2)
+        self.turnstile = Turnstile()
         self.resident_capacity = 1024
         self.residents = <uint32_t *>malloc(self.resident_capacity * 4)
         self.is_resident = <uint64_t *>calloc((slots + 63) // 64, 8)
@@ -105,18 +107,29 @@ cdef class EvictionPolicy(Room):
 
     cdef bint make_cell(self, uint32_t cell_class, uint32_t cells, uint32_t pages) noexcept nogil:
         """Room for ``cells`` cells of the class beside ``pages`` pages that are promised already."""
-        return self._make_room(<int>cell_class, cells, pages)
+        cdef bint made
+        if not self.turnstile.enter():
+            return False
+        made = self._make_room(<int>cell_class, cells, pages)
+        self.turnstile.leave()
+        return made
 
     cdef bint make_pages(self, uint32_t count) noexcept nogil:
         """Evict until ``count`` pages may be claimed; False when that cannot be reached."""
+        cdef bint made
         if count >= self.engine.allocator.limit_pages:
             return False  # a value of so many pages leaves none for its own cell: nothing is evicted for it
-        return self._make_room(-1, 0, count)
+        if not self.turnstile.enter():
+            return False
+        made = self._make_room(-1, 0, count)
+        self.turnstile.leave()
+        return made
 
     cdef bint _make_room(self, int cell_class, uint32_t cells, uint32_t pages) noexcept nogil:
         """Evict until ``pages`` pages may be claimed and ``cells`` cells of the class (-1: none) beside them."""
         cdef uint64_t before
         cdef uint32_t idle = 0, examined = 0
+        self.engine.reclaimer.collect(True)
         self.engine.allocator.release_spares()
         if self._has_room(cell_class, cells, pages):
             return True
@@ -125,7 +138,8 @@ cdef class EvictionPolicy(Room):
             self.engine.allocator.release_spares()
         # What a flush has made unreachable goes before anything that is still of use, whatever the policy.
         while self.sweep_left and not self._has_room(cell_class, cells, pages):
-            self.sweep(FLUSHED_AT_A_TIME, True, &examined)
+            self._sweep(FLUSHED_AT_A_TIME, True, &examined)
+            self.engine.reclaimer.collect(True)
             self.engine.allocator.release_spares()
             if examined == 0:
                 break
@@ -133,6 +147,7 @@ cdef class EvictionPolicy(Room):
             before = self.engine.allocator.used_pages
             if not self._evict_for(<uint32_t>cell_class if cell_class >= 0 else 0, cell_class < 0):
                 return False
+            self.engine.reclaimer.collect(True)
             idle = 0 if self.engine.allocator.used_pages < before else idle + 1
             # Values in use, or scattered among ones that must stay, free no page: every resident may be one.
             if idle > IDLE_EVICTIONS_LIMIT + self.resident_count * 2:
@@ -154,14 +169,25 @@ cdef class EvictionPolicy(Room):
 
     cdef bint shrink(self) noexcept nogil:
         """Evict a little when more is in use than the limit allows (it was lowered); True when more has to go."""
-        cdef uint64_t before = self.engine.allocator.used_pages
-        if before <= self.engine.allocator.limit_pages:
+        cdef bint evicted
+        if self.engine.allocator.used_pages <= self.engine.allocator.limit_pages or not self.turnstile.enter():
             return False
         self.engine.allocator.release_spares()
-        return self._evict_for(0, True) and self.engine.allocator.used_pages > self.engine.allocator.limit_pages
+        evicted = self._evict_for(0, True)
+        self.engine.reclaimer.collect(True)
+        self.turnstile.leave()
+        return evicted and self.engine.allocator.used_pages > self.engine.allocator.limit_pages
 
     cdef bint make_slot(self, Request *request) noexcept nogil:
         """Every probed set is full: evict the entry of theirs that was used longest ago."""
+        cdef bint made
+        if not self.turnstile.enter():
+            return False
+        made = self._make_slot(request)
+        self.turnstile.leave()
+        return made
+
+    cdef bint _make_slot(self, Request *request) noexcept nogil:
         cdef Heat heats[8 * SLOTS_PER_SET]
         cdef FabricOp ops[8 * SLOTS_PER_SET]
         cdef uint32_t total = request.set_count * SLOTS_PER_SET, i
@@ -171,7 +197,7 @@ cdef class EvictionPolicy(Room):
         cdef uint32_t examined = 0
         while self.sweep_left:
             # Unreachable entries of a flushed database may fill the sets.
-            if self.sweep(FLUSHED_AT_A_TIME, True, &examined):
+            if self._sweep(FLUSHED_AT_A_TIME, True, &examined):
                 return True
             if examined == 0:
                 break
@@ -418,7 +444,17 @@ cdef class EvictionPolicy(Room):
         self.sweep_left = self.resident_count
 
     cdef uint32_t sweep(self, uint32_t count, bint flushed, uint32_t *examined) noexcept nogil:
-        """Look at the next ``count`` residents and remove the expired, or those of a flushed database.
+        """Look at the next ``count`` residents and remove the expired, or those of a flushed database; how many were removed."""
+        cdef uint32_t removed
+        examined[0] = 0
+        if not self.turnstile.enter():
+            return 0
+        removed = self._sweep(count, flushed, examined)
+        self.turnstile.leave()
+        return removed
+
+    cdef uint32_t _sweep(self, uint32_t count, bint flushed, uint32_t *examined) noexcept nogil:
+        """The same for who has the turn already.
 
         From the end of the list to its beginning: what takes a removed one's place was looked at before.
         """

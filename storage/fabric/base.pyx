@@ -25,7 +25,10 @@ cdef class Fabric:
         return self.execute(ops, count)
 
     cdef int64_t post_bulk(self, FabricOp *ops, int count) noexcept nogil:
-        """The same for READs and WRITEs of staging memory (OP_STAGED), which must not hold up the small ones: no order between both."""
+        """The same for READs and WRITEs of staging memory (OP_STAGED), which must not hold up the small ones: no order between both.
+
+        All of it is posted or refused at once, so ``ops`` may go away; only the staging memory stays.
+        """
         return self.post(ops, count)
 
     cdef int wait(self, int64_t ticket) noexcept nogil:

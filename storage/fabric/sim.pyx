@@ -9,10 +9,10 @@ front end act there; the doorbells of that other one call nobody.
 """
 
 from libc.stdint cimport uint64_t
-from libc.stdlib cimport calloc, free
+from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy
 
-from storage.fabric.base cimport OP_CAS, OP_FENCE, OP_READ, OP_WRITE, Fabric, FabricOp
+from storage.fabric.base cimport OP_CAS, OP_FENCE, OP_READ, OP_WRITE, STAGING_BYTES, Fabric, FabricOp
 
 DEF EFAULT = 14
 
@@ -104,6 +104,12 @@ cdef class SimulatedFabric(Fabric):
         if self.journal is not None:
             self.journal_operations(ops, count)
         return 0
+
+    cdef char *take_staging(self) noexcept nogil:
+        return <char *>malloc(STAGING_BYTES)
+
+    cdef void give_staging(self, char *buffer) noexcept nogil:
+        free(buffer)
 
     def peek(self, uint64_t offset, uint64_t length) -> bytes:
         """Bytes of the pool, for tests that look behind the fabric."""
