@@ -3,6 +3,8 @@ from collections.abc import Sequence
 from storage.engine import Engine
 from storage.policy import EvictionPolicy
 
+MAX_NODES: int
+
 class Node:
     name: str
     engine: Engine | None

@@ -14,11 +14,13 @@ from storage.batch cimport KIND_READ, STATUS_MISS, STATUS_UNREACHABLE, Batch, No
 from storage.engine cimport DONE, Engine, hash_request
 from storage.fabric.base cimport Fabric
 from storage.policy cimport EvictionPolicy
-from storage.words cimport MAX_NODES
+from storage.words cimport MAX_NODES as MOST_NODES
 
 cdef enum:
     BATCH_REQUESTS = 512     # requests of one run of the slow lane; longer ones are cut
     SPARE_BATCHES = 16
+
+MAX_NODES = MOST_NODES
 
 
 cdef class Node:
@@ -42,8 +44,8 @@ cdef class Cluster:
 
     def __cinit__(self, nodes):
         self.spare_batches = []
-        if not 1 <= len(nodes) <= MAX_NODES:
-            raise ValueError(f"a pool has 1 to {MAX_NODES} memory nodes, not {len(nodes)}")
+        if not 1 <= len(nodes) <= MOST_NODES:
+            raise ValueError(f"a pool has 1 to {MOST_NODES} memory nodes, not {len(nodes)}")
         self.replace(nodes)
 
     def replace(self, nodes) -> None:
