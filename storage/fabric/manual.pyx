@@ -3,9 +3,10 @@
 
 import os
 
+cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
-from libc.errno cimport EINVAL, ENOBUFS
-from libc.stdint cimport int64_t, uint64_t
+from libc.errno cimport ENOBUFS
+from libc.stdint cimport uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
@@ -15,6 +16,65 @@ cdef enum:
     BULK_WINDOW = 16    # staging buffers of one transfer: 4 MiB
 
 _OPCODES = {"READ": OP_READ, "WRITE": OP_WRITE, "CAS": OP_CAS, "FAA": OP_FAA}
+
+
+@cython.final
+cdef class Doorbell:
+    """Operations that were begun; ``finish`` waits for them, and must be called in the end unless ``forget`` was."""
+
+    def __cinit__(self, Fabric fabric, operations, fenced):
+        cdef int i
+        cdef bytes data
+        cdef FabricOp *op
+        self.fabric = fabric
+        self.count = len(operations)
+        self.ops = <FabricOp *>calloc(self.count + 1, sizeof(FabricOp))
+        self.results = []
+        if self.ops == NULL:
+            raise MemoryError("no memory for a doorbell")
+        self.operations = list(operations)
+        for i in range(self.count):
+            kind, offset, operand = self.operations[i]
+            op = &self.ops[i]
+            op.opcode = _OPCODES[kind]
+            op.offset = offset
+            op.length = 8
+            op.flags = OP_FENCE if i in fenced else 0
+            if op.opcode == OP_READ or op.opcode == OP_WRITE:
+                data = PyBytes_FromStringAndSize(NULL, operand) if op.opcode == OP_READ else operand
+                op.local = PyBytes_AS_STRING(data)
+                op.length = len(data)
+                self.results.append(data if op.opcode == OP_READ else None)
+                continue
+            if op.opcode == OP_CAS:
+                op.compare, op.swap = operand
+            else:
+                op.compare = operand
+            self.results.append(0)
+
+    def __dealloc__(self):
+        free(self.ops)
+
+    def finish(self) -> list:
+        """Results in order: bytes of a READ, None of a WRITE, of CAS and FAA the word before. Raises OSError."""
+        cdef int i, status
+        if not self.is_open:
+            raise ValueError("the doorbell is over")
+        self.is_open = False
+        with nogil:
+            status = self.fabric.wait(self.ticket)
+        if status < 0:
+            raise OSError(-status, os.strerror(-status))
+        for i in range(self.count):
+            if self.ops[i].opcode >= OP_CAS:
+                self.results[i] = self.ops[i].result
+        return self.results
+
+    def forget(self) -> None:
+        """Nobody waits for it; for WRITEs."""
+        if self.is_open:
+            self.is_open = False
+            self.fabric.forget(self.ticket)
 
 
 cdef class ManualFabric(Fabric):
@@ -73,42 +133,21 @@ cdef class ManualFabric(Fabric):
         self.perform(&op, 1)
         return op.result
 
-    def doorbell(self, operations, fenced=()) -> list:
-        """Perform ("READ", offset, length), ("WRITE", offset, data), ("CAS", offset, (compare, swap)), ("FAA", offset, addend) as one doorbell.
-
-        ``fenced``: places of those that carry OP_FENCE. Results in order: bytes of a READ, None of a WRITE, the word before of CAS and FAA.
+    def begin(self, operations, fenced=()) -> Doorbell:
+        """Begin ("READ", offset, length), ("WRITE", offset, data), ("CAS", offset, (compare, swap)) and ("FAA", offset, addend) as one
+        doorbell; ``finish`` or ``forget`` it. ``fenced``: places of those that carry OP_FENCE.
         """
-        cdef int i, count = len(operations)
-        cdef FabricOp *ops = <FabricOp *>calloc(count + 1, sizeof(FabricOp))
-        cdef bytes data
-        if ops == NULL:
-            raise MemoryError("no memory for a doorbell")
-        results = []
-        try:
-            for i in range(count):
-                kind, offset, operand = operations[i]
-                ops[i].opcode = _OPCODES[kind]
-                ops[i].offset = offset
-                ops[i].length = 8
-                ops[i].flags = OP_FENCE if i in fenced else 0
-                if ops[i].opcode == OP_READ or ops[i].opcode == OP_WRITE:
-                    data = PyBytes_FromStringAndSize(NULL, operand) if ops[i].opcode == OP_READ else operand
-                    ops[i].local = PyBytes_AS_STRING(data)
-                    ops[i].length = len(data)
-                    results.append(data if ops[i].opcode == OP_READ else None)
-                elif ops[i].opcode == OP_CAS:
-                    ops[i].compare, ops[i].swap = operand
-                    results.append(0)
-                else:
-                    ops[i].compare = operand
-                    results.append(0)
-            self.perform(ops, count)
-            for i in range(count):
-                if ops[i].opcode >= OP_CAS:
-                    results[i] = ops[i].result
-            return results
-        finally:
-            free(ops)
+        cdef Doorbell doorbell = Doorbell(self, operations, fenced)
+        with nogil:
+            doorbell.ticket = self.post(doorbell.ops, doorbell.count)
+        doorbell.is_open = doorbell.ticket >= 0
+        if not doorbell.is_open:
+            raise OSError(-doorbell.ticket, os.strerror(-doorbell.ticket))
+        return doorbell
+
+    def doorbell(self, operations, fenced=()) -> list:
+        """Begin a doorbell and wait for its results."""
+        return self.begin(operations, fenced).finish()
 
     def bulk_read(self, uint64_t offset, uint64_t length) -> bytes:
         """READ through staging buffers, as payloads are."""

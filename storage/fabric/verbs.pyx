@@ -111,17 +111,15 @@ cdef class VerbsFabric(ManualFabric):
         # Not to be guessed, and not those of queue pairs that just ended.
         self.packet_numbers = tuple(secrets.randbelow(PACKET_NUMBER_MOST + 1) for _ in range(2))
         depths = [min(depth, device.limits.max_qp_wr) for depth in (SMALL_DEPTH, BULK_DEPTH)]
-        verbs_link.attach(&device.hub, link)
         link.completions = device.hub.verbs.create_cq(device.context, sum(depths), NULL, device.hub.channel, 0)
         if link.completions == NULL:
-            code = errno
-            self.close()
-            raise device_error(device.port.device, "makes no completion queue", code)
+            raise device_error(device.port.device, "makes no completion queue", errno)
         try:
+            verbs_link.attach(&device.hub, link)
             self.make_queue_pair(&link.queues[0], depths[0])
             self.make_queue_pair(&link.queues[1], depths[1])
         except BaseException:
-            self.close()
+            verbs_link.close(link)
             raise
 
     @classmethod

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import mmap
+from typing import Any
 
 from storage.fabric.control_messages import NodeDescription, QueuePairReply
 from storage.fabric.verbs import VerbsFabric
@@ -26,6 +27,7 @@ class LoopbackFabric(VerbsFabric):
 
     region: Region
     region_queue_pairs: list[LocalQueuePair]
+    shares_region = False
 
     def peek(self, offset: int, length: int) -> bytes:
         """Bytes of the region, for tests that look behind the fabric."""
@@ -38,7 +40,8 @@ class LoopbackFabric(VerbsFabric):
     def close(self) -> None:
         """Close both sides."""
         super().close()
-        self.region.close()
+        if not self.shares_region:
+            self.region.close()
 
 
 @functools.cache
@@ -79,7 +82,7 @@ def describe(region: Region) -> NodeDescription:
     )
 
 
-def connect(region: Region, *, device: VerbsDevice | None = None, deadline_ms: int = 5000, **changed: int) -> LoopbackFabric:
+def connect(region: Region, *, device: VerbsDevice | None = None, deadline_ms: int = 5000, **changed: Any) -> LoopbackFabric:
     """Return a front end's fabric on ``region``; ``changed`` are lies of the memory node, as for its rkey."""
     fabric = LoopbackFabric.prepare(device or front_end_device(), deadline_ms)
     assert isinstance(fabric, LoopbackFabric)
