@@ -162,6 +162,9 @@ def _front_end_status(message: Message) -> FrontEndStatus:
 def _gid(message: Message) -> str:
     value = protocol.text(message, "gid", most_characters=64)
     try:
-        return str(ipaddress.IPv6Address(value))
+        address = ipaddress.IPv6Address(value)
     except ValueError:
-        raise ControlError("gid must be 16 bytes written as an IPv6 address", "request") from None
+        address = None
+    if address is None or address.scope_id is not None:  # %eth0 means something on one machine only
+        raise ControlError("gid must be 16 bytes written as an IPv6 address", "request")
+    return str(address)
