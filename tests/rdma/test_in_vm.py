@@ -108,8 +108,8 @@ def test_module_passes_in_the_guest(guest_run: GuestRun, module: str) -> None:
     report = guest_run.report
     said = [f"{each.test} failed in the guest ({each.phase}, {each.seconds:.1f} s):\n{each.text}" for each in report.failures(module)]
     if unfinished := report.unfinished(module):
-        at_work = [test for test in report.begun if test in unfinished]
-        said.append(f"not run to the end in the guest: {', '.join(unfinished)}; begun last: {', '.join(at_work) or 'none'}")
+        begun = report.begun[-1] if report.begun else "none"
+        said.append(f"{len(unfinished)} tests did not run to their end in the guest, from {unfinished[0]} on; begun last: {begun}")
     if guest_run.trouble and (unfinished or not report.chosen):
         said.append(f"{guest_run.trouble}\nthe end of {LOG}:\n{log_tail()}")
     elif not report.chosen and not said:
