@@ -88,7 +88,7 @@ cdef class Session:
     cdef bint processing
     # Over RDMA: what is done for this client runs on a stack of its own, which may wait while others are served.
     cdef bint working
-    cdef bint detached                   # that stack waits: nothing is read meanwhile
+    cdef bint uses_shared                # it still needs what lies in the shared read buffer
     cdef char *borrowed                  # the shared read buffer that it still uses, or NULL
     cdef object todo                     # what came up meanwhile
     cdef bint yielded                    # had its turn: goes on in the loop's next one

@@ -378,6 +378,7 @@ cdef class Session:
         self.net_input_bytes += count
         hub.net_input_bytes += count
         if hub.is_remote:
+            self.uses_shared = self.region == hub.read_buffer and not self.swallow
             self._start(RECEIVED, count)
         else:
             self._received(count)
@@ -389,7 +390,7 @@ cdef class Session:
             elif self.swallow:
                 self._swallow(count)
             elif self.held == 0:
-                self._process(self.hub.read_buffer, count)
+                self._process(self.region, count)
             else:
                 self.held += count
                 self._process(self.own, self.held)
@@ -433,21 +434,18 @@ cdef class Session:
                 self.lane = None
         finally:
             self.working = False
+            self.uses_shared = False
             if self.borrowed != NULL:
                 hub.give_buffer(self.borrowed)
                 self.borrowed = NULL
         if self.closed:
             self._release()
-        elif self.detached:
-            self.detached = False
-            if not self._is_held_up():
-                self._resume()
-        self.detached = False
+        elif not self._is_held_up():
+            self._resume()
 
     cdef void _detach(self) except *:
         """The stack waits. Nothing is read until it is done, and the buffer that it works on is its own till then."""
-        self.detached = True
-        if not self.receiving and self.held == 0 and not self.swallow and self.borrowed == NULL:
+        if self.uses_shared and self.borrowed == NULL:
             self.borrowed = self.hub.read_buffer
             self.hub.take_over_buffer()
         self._pause()
@@ -485,6 +483,7 @@ cdef class Session:
             self.lane.out.length = 0  # what it had coming; the next client's replies begin here
             return 0
         self._keep(base, end)
+        self.uses_shared = False
         if self.held > self.hub.query_buffer_limit_bytes:
             self.hub.log.warning("closing a client: its unfinished command exceeds client-query-buffer-limit", client=self.id)
             self.transport.abort()
@@ -957,7 +956,8 @@ cdef class Session:
             self.transport.pause_reading()
 
     cdef void _resume(self) except *:
-        if self.reading_paused and not self.closed:
+        # Not while a stack of this client's is under way: it resumes reading when it is done.
+        if self.reading_paused and not self.closed and not self.working:
             self.reading_paused = False
             self.transport.resume_reading()
 

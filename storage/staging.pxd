@@ -4,6 +4,7 @@
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from storage.engine cimport Engine
+from storage.fabric.base cimport FabricOp
 
 cdef enum StageResult:
     STAGE_OK = 0
@@ -36,6 +37,8 @@ cdef class StagedValue:
     cdef uint64_t buffer_start   # of its first byte in the value
     cdef int64_t tickets[8]
     cdef char *sent[8]
+    cdef int operation_turn
+    cdef FabricOp *operations    # of each of those, until it has arrived
     cdef int sent_count
     cdef bint failed             # the node was lost before all of it was there
     cdef bint released
@@ -64,6 +67,8 @@ cdef class PinnedValue:
     cdef uint64_t next_start
     cdef uint64_t next_bytes
     cdef int64_t next_ticket
+    cdef FabricOp operations[2][5]     # of both pieces' transfers, in turn
+    cdef int turn
     cdef bint released
     cdef char *piece_at(self, uint64_t position, uint64_t *length) noexcept
     cdef void release_staging(self) noexcept

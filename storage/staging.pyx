@@ -79,6 +79,7 @@ cdef class StagedValue:
             self._release(True)
         free(self.pages)
         free(self.tail)
+        free(self.operations)
 
     cdef int share_turn(self, StagedValue earlier) except -1:
         """Count as one with an earlier value of the same command, or the first would be the one that the second waits for."""
@@ -159,12 +160,20 @@ cdef class StagedValue:
 
     cdef void _send_buffer(self) noexcept:
         """Write the filled buffer to its pages; nobody waits for that yet."""
-        cdef FabricOp ops[BUFFER_PAGES]
+        cdef FabricOp *ops
         cdef Fabric fabric = self.engine.pool.fabric
         cdef uint64_t end = self.received if self.received < self.in_pages else self.in_pages
         cdef uint64_t position = self.buffer_start
         cdef int count = 0
-        memset(ops, 0, sizeof(ops))
+        if self.operations == NULL:
+            self.operations = <FabricOp *>malloc(SENT_LIMIT * BUFFER_PAGES * sizeof(FabricOp))
+            if self.operations == NULL:
+                self.failed = True
+                return
+        # Each of the buffers under way has its own: what finds no room in the send queue is posted later.
+        ops = self.operations + self.operation_turn * BUFFER_PAGES
+        self.operation_turn = (self.operation_turn + 1) % SENT_LIMIT
+        memset(ops, 0, BUFFER_PAGES * sizeof(FabricOp))
         while position < end:
             ops[count].opcode = OP_WRITE
             ops[count].flags = OP_STAGED
@@ -339,10 +348,11 @@ cdef class PinnedValue:
 
     cdef int64_t _fetch(self, uint64_t position, char *buffer, uint64_t *length) noexcept:
         """Ask for what follows ``position``, up to a buffer's size."""
-        cdef FabricOp ops[BUFFER_PAGES + 1]
+        cdef FabricOp *ops = self.operations[self.turn]
         cdef uint64_t end = self._paged_bytes(), filled = 0, step
         cdef int count = 0
-        memset(ops, 0, sizeof(ops))
+        self.turn = 1 - self.turn
+        memset(ops, 0, (BUFFER_PAGES + 1) * sizeof(FabricOp))
         if end - position > STAGING_BYTES:
             end = position + STAGING_BYTES
         while position < end:

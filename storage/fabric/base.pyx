@@ -26,8 +26,6 @@ cdef class Fabric:
 
     cdef int64_t post_bulk(self, FabricOp *ops, int count) noexcept nogil:
         """The same for READs and WRITEs of staging memory (OP_STAGED), which must not hold up the small ones: no order between both.
-
-        All of it is posted or refused at once, so ``ops`` may go away; only the staging memory stays.
         """
         return self.post(ops, count)
 
