@@ -34,6 +34,7 @@ from storage.fabric.control_protocol import ControlError
 from storage.fabric.verbs_devices import VerbsError
 from storage.fabric.verbs_probe import Probe
 from storage.fabric.verbs_region import find_device
+from storage.pool import PoolError
 
 pytestmark = pytest.mark.verbs
 
@@ -267,6 +268,46 @@ def test_a_file_keeps_what_was_written_from_afar(tmp_path: Path, how: signal.Sig
             node.end(how)
             assert path.read_bytes()[1024] == (1 if how == signal.SIGTERM else 0)
         assert instances[0] == instances[1]
+
+
+@pytest.fixture
+def huge_pages() -> Iterator[None]:
+    """Eight pages of 2 MiB, for as long as a test runs."""
+    setting = Path("/proc/sys/vm/nr_hugepages")
+    before = setting.read_text()
+    setting.write_text("8")
+    if int(setting.read_text()) < 8:
+        pytest.skip("the guest's memory is too fragmented for huge pages")
+    yield
+    setting.write_text(before)
+
+
+def test_huge_pages_are_lent_and_missing_ones_are_said(huge_pages: None) -> None:
+    node = Node(replace(OPTIONS, huge_pages=True))
+    assert "HugePages_Free:        4" in Path("/proc/meminfo").read_text()
+    reached = Reached(node)
+    reached.probe.write(SIZE_BYTES - 8, b"12345678")
+    assert reached.probe.read(SIZE_BYTES - 8, 8) == b"12345678"
+    with pytest.raises(PoolError, match=r"16 huge pages of 2048 KiB are needed, 4 are free: sysctl vm.nr_hugepages=16"):
+        run(Config.load(environment={}), replace(OPTIONS, huge_pages=True, size_bytes=32 << 20), SECRET, LOG)
+    reached.close()
+    assert node.end() == 0
+
+
+def test_a_file_on_hugetlbfs_is_lent_and_kept(huge_pages: None, tmp_path: Path) -> None:
+    subprocess.run(["mount", "-t", "hugetlbfs", "none", str(tmp_path)], check=True)
+    try:
+        options, instances = replace(OPTIONS, path=str(tmp_path / "pool")), []
+        for _attempt in range(2):
+            node = Node(options)
+            reached = Reached(node)
+            instances.append(reached.facts.instance)
+            format_by_hand(reached.probe)
+            reached.close()
+            assert node.end() == 0
+        assert instances[0] == instances[1]
+    finally:
+        subprocess.run(["umount", str(tmp_path)], check=True)
 
 
 def format_by_hand(probe: Probe) -> None:
