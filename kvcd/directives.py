@@ -22,7 +22,8 @@ EVICTION_POLICIES = (
 
 # fmt: off
 OWN = (
-    Directive("pool", Kind.TEXT, "shm:", "where blocks live: shm: (anonymous shared memory), file:PATH, or verbs://HOST:PORT[,HOST:PORT...] (memory nodes)",
+    Directive("pool", Kind.TEXT, "shm:",
+              "where blocks live: shm: (anonymous shared memory), file:PATH, or verbs://HOST:PORT[,HOST:PORT...] (memory nodes)",
               POOL, Standing.OWN, mutable=False),
     Directive("pool-size", Kind.MEMORY_OR_PERCENT, "80%",
               "size of the pool, fixed at start; a percentage is of the machine's or container's memory",
@@ -36,7 +37,8 @@ OWN = (
     Directive("memory-secret-file", Kind.TEXT, "",
               "file with the secret of the memory nodes (verbs pools); empty: KVCD_MEMORY_SECRET_FILE, or the value of KVCD_MEMORY_SECRET",
               POOL, Standing.OWN, mutable=False),
-    Directive("memory-node-timeout-ms", Kind.INTEGER, "1000", "how long an operation on a memory node may take before the node counts as lost",
+    Directive("memory-node-timeout-ms", Kind.INTEGER, "1000",
+              "how long an operation on a memory node may take before the node counts as lost",
               POOL, Standing.OWN, mutable=False, minimum=10, maximum=600000),
     Directive("rdma-device", Kind.TEXT, "", "RDMA device, as `kvcd doctor` lists them; empty: the first with an active port",
               POOL, Standing.OWN, mutable=False),

@@ -1,8 +1,8 @@
 from dataclasses import dataclass
 
+from storage.cluster import Node
 from storage.engine import Engine
 from storage.policy import EvictionPolicy
-from storage.cluster import Node
 from storage.store import Store
 
 @dataclass(frozen=True)

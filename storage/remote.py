@@ -143,7 +143,7 @@ class RemotePool:
         attached: dict[str, Node] = {}
         try:
             # Those that exist first: their hash secret is the pool's.
-            for node in sorted(self.nodes, key=lambda node: (node.name not in links or not links[node.name].description.formatted, node.name)):
+            for node in sorted(self.nodes, key=lambda node: node.name in links and not links[node.name].description.formatted):
                 if node.name in links:
                     attached[node.name] = self.attach(node, links[node.name])
         except BaseException:
