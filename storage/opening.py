@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -386,6 +387,7 @@ def _take_lock(path: str) -> int:
 
 
 def _write_holder(lock: int) -> None:
-    """For people who look; the proof is the lock."""
-    os.ftruncate(lock, 0)
-    os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
+    """For people who look; the proof is the lock. hugetlbfs takes no writes, and does without."""
+    with contextlib.suppress(OSError):
+        os.ftruncate(lock, 0)
+        os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
