@@ -9,6 +9,8 @@ from storage.fabric.verbs_link cimport Link, QueuePair
 cdef class VerbsFabric(ManualFabric):
     cdef Link link
     cdef readonly VerbsDevice device
+    # The device sends again after 4.096 us * 2^this without an acknowledgement, up to 6 times; counts when connecting.
+    cdef public int acknowledgement_timeout
     cdef tuple packet_numbers
     cdef str given_up_because
     cdef int make_queue_pair(self, QueuePair *queue, int depth) except -1

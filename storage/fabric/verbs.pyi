@@ -10,6 +10,7 @@ class VerbsFabric(ManualFabric):
     lost_reason: str | None
     outstanding_count: int
     spin_us: int
+    acknowledgement_timeout: int
     @classmethod
     def prepare(cls, device: VerbsDevice, deadline_ms: int = 1000) -> VerbsFabric: ...
     def connect(self, replies: Sequence[QueuePairReply], node: NodeDescription) -> None: ...

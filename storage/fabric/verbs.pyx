@@ -64,9 +64,8 @@ from storage.fabric.verbs_devices import INFINIBAND, VerbsError
 
 cdef enum:
     HOP_LIMIT = 64               # RoCE v2 may be routed
-    # Acknowledgement timeout 4.096 us * 2^14 = 67 ms. At most 6 retries: with 7 Soft-RoCE was seen never to give up.
-    TIMEOUT = 14
-    RETRIES = 6
+    ACKNOWLEDGEMENT_TIMEOUT = 14 # 67 ms
+    RETRIES = 6                  # with 7 Soft-RoCE was seen never to give up
     RECEIVER_NOT_READY_RETRIES = 7
     RECEIVER_NOT_READY_TIMER = 12
     SPIN_US = 20                 # a network's round trip takes 2 to 20; a wait in the kernel costs about as much
@@ -108,6 +107,7 @@ cdef class VerbsFabric(ManualFabric):
         link.lost_flag = &self.is_lost
         link.deadline_ns = <uint64_t>deadline_ms * 1_000_000
         link.spin_ns = SPIN_US * 1000
+        self.acknowledgement_timeout = ACKNOWLEDGEMENT_TIMEOUT
         # Not to be guessed, and not those of queue pairs that just ended.
         self.packet_numbers = tuple(secrets.randbelow(PACKET_NUMBER_MOST + 1) for _ in range(2))
         depths = [min(depth, device.limits.max_qp_wr) for depth in (SMALL_DEPTH, BULK_DEPTH)]
@@ -218,7 +218,7 @@ cdef class VerbsFabric(ManualFabric):
         if not error:
             attributes.qp_state = IBV_QPS_RTS
             attributes.sq_psn = packet_number
-            attributes.timeout = TIMEOUT
+            attributes.timeout = self.acknowledgement_timeout
             attributes.retry_cnt = RETRIES
             attributes.rnr_retry = RECEIVER_NOT_READY_RETRIES
             attributes.max_rd_atomic = min(device.max_rd_atomic, node.max_rd_atomic)

@@ -132,7 +132,7 @@ cdef int post_wave(Link *link, Ticket *ticket) noexcept nogil:
     ticket.since_ns = clock_ns()
     error = queue.pair.context.ops.post_send(queue.pair, hub.requests, &refused)
     if error:
-        count = <int>(refused - hub.requests)
+        count = <int>(refused - hub.requests) if refused != NULL else 0
     queue.posted += count
     ticket.in_flight += count
     if error:
@@ -174,9 +174,18 @@ cdef void call_first_starved(Link *link, QueuePair *queue) noexcept nogil:
 
 
 cdef void feed(Link *link, QueuePair *queue) noexcept nogil:
-    """Call the first of the line when there may be room; it calls the next."""
-    if queue.first_starved != NULL and queue.posted - queue.done < queue.depth and (queue is &link.queues[1] or may_take_buffer(link)):
+    """Call the first of the line when there may be room; it calls the next once it has posted.
+
+    One whose owner does not wait for it yet may not do so for long: those behind it are called as well.
+    """
+    cdef bint sleeps
+    while queue.first_starved != NULL and queue.posted - queue.done < queue.depth and (
+        queue is &link.queues[1] or may_take_buffer(link)
+    ):
+        sleeps = queue.first_starved.stack != NULL
         call_first_starved(link, queue)
+        if sleeps:
+            return
 
 
 cdef void leave_line(Link *link, QueuePair *queue, Ticket *ticket) noexcept nogil:
@@ -513,6 +522,7 @@ cdef void judge(Link *link) noexcept nogil:
 # ---- The device's links together
 
 cdef int attach(Hub *hub, Link *link) except -1:
+    """Serve the link with the others."""
     if hub.link_count == LINKS_LIMIT:
         raise ValueError(f"a front end uses at most {LINKS_LIMIT} memory nodes: close one")
     hub.links[hub.link_count] = link

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import dataclasses
 import functools
 import mmap
@@ -37,9 +38,20 @@ class LoopbackFabric(VerbsFabric):
         """Overwrite bytes of the region."""
         self.region.memory[offset : offset + len(data)] = data
 
+    def answer(self) -> None:
+        """Connect the memory node's queue pairs."""
+        for pair, peer in zip(self.region_queue_pairs, self.queue_pairs, strict=True):
+            pair.connect(peer)
+
+    def fall_silent(self) -> None:
+        """Destroy the memory node's queue pairs: nothing is answered any more."""
+        for pair in self.region_queue_pairs:
+            pair.close()
+
     def close(self) -> None:
         """Close both sides."""
         super().close()
+        self.fall_silent()
         if not self.shares_region:
             self.region.close()
 
@@ -54,6 +66,7 @@ def front_end_device() -> VerbsDevice:
 def node_device() -> SharedDevice:
     """Return the device of this process's memory nodes."""
     device = find_device()
+    atexit.register(device.close)  # pyverbs is not fit to be torn down later
     return SharedDevice(**{field.name: getattr(device, field.name) for field in dataclasses.fields(device)})
 
 
@@ -82,12 +95,26 @@ def describe(region: Region) -> NodeDescription:
     )
 
 
-def connect(region: Region, *, device: VerbsDevice | None = None, deadline_ms: int = 5000, **changed: Any) -> LoopbackFabric:
-    """Return a front end's fabric on ``region``; ``changed`` are lies of the memory node, as for its rkey."""
+def connect(
+    region: Region,
+    *,
+    device: VerbsDevice | None = None,
+    deadline_ms: int = 5000,
+    acknowledgement_timeout: int = 14,
+    answers: bool = True,
+    **changed: Any,
+) -> LoopbackFabric:
+    """Return a front end's fabric on ``region``; ``changed`` are lies of the memory node, as for its rkey.
+
+    With ``answers=False`` the node drops what arrives until ``fabric.answer()`` is called.
+    """
     fabric = LoopbackFabric.prepare(device or front_end_device(), deadline_ms)
     assert isinstance(fabric, LoopbackFabric)
     fabric.region = region
-    fabric.region_queue_pairs = region.connect(fabric.queue_pairs)
+    fabric.acknowledgement_timeout = acknowledgement_timeout
+    fabric.region_queue_pairs = [LocalQueuePair(region.device, region._protection, region._completions) for _ in range(2)]
+    if answers:
+        fabric.answer()
     replies = [QueuePairReply(number=pair.number, psn=pair.psn) for pair in fabric.region_queue_pairs]
     fabric.connect(replies, dataclasses.replace(describe(region), **changed))
     return fabric
@@ -96,3 +123,12 @@ def connect(region: Region, *, device: VerbsDevice | None = None, deadline_ms: i
 def loopback_fabric(size_bytes: int, *, device: VerbsDevice | None = None, deadline_ms: int = 5000) -> LoopbackFabric:
     """Return a connected fabric on zeroed memory of its own."""
     return connect(make_region(size_bytes), device=device, deadline_ms=deadline_ms)
+
+
+def late_fabric(size_bytes: int, *, device: VerbsDevice | None = None, deadline_ms: int = 20_000) -> LoopbackFabric:
+    """The same with a memory node that does not answer yet.
+
+    On Soft-RoCE most operations are over before they are posted: only so do they take time. After ``answer()`` they arrive when the
+    device sends again, every 268 ms; it gives up after 1.9 s.
+    """
+    return connect(make_region(size_bytes), device=device, deadline_ms=deadline_ms, acknowledgement_timeout=16, answers=False)
