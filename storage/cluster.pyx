@@ -122,7 +122,7 @@ cdef class Cluster:
             if round.is_used:
                 node = nodes[i]
                 node.engine.now_ms = self.now_ms
-                node.engine.open(batch, round)
+                node.engine.open(batch, round, True)
         while True:
             any_open = False
             for i in range(batch.node_count):

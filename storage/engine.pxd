@@ -87,7 +87,7 @@ cdef class Engine:
     cdef uint64_t clock              # doorbells so far
     cdef uint64_t zero
     cdef void run(self, Batch batch) noexcept nogil
-    cdef void open(self, Batch batch, NodeRound *round) noexcept nogil
+    cdef void open(self, Batch batch, NodeRound *round, bint are_hashed) noexcept nogil
     cdef bint build(self, Batch batch, NodeRound *round) noexcept nogil
     cdef bint settle(self, Batch batch, NodeRound *round, int failed) noexcept nogil
     cdef void close(self, Batch batch, NodeRound *round) noexcept nogil

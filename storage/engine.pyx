@@ -114,21 +114,17 @@ cdef class Engine:
 
     cdef void run(self, Batch batch) noexcept nogil:
         """Answer every request of the batch, all of this node; ``now_ms`` is the time for all of them."""
-        cdef uint32_t i
         cdef NodeRound *round = batch.rounds
         if batch.count == 0:
             return
-        for i in range(batch.count):
-            if batch.requests[i].kind != KIND_EVICT:
-                hash_request(self.pool, &batch.requests[i])
-        self.open(batch, round)
+        self.open(batch, round, False)
         while self.build(batch, round):
             if not self.settle(batch, round, self.pool.fabric.execute(round.building.items, round.building.count)):
                 break
         self.close(batch, round)
 
-    cdef void open(self, Batch batch, NodeRound *round) noexcept nogil:
-        """Begin with this node's requests of a batch: their keys are hashed."""
+    cdef void open(self, Batch batch, NodeRound *round, bint are_hashed) noexcept nogil:
+        """Begin with this node's requests of a batch."""
         cdef uint32_t i
         cdef Request *request
         self.counts.batches += 1
@@ -144,6 +140,8 @@ cdef class Engine:
             request.node = <uint8_t>self.number
             if request.kind == KIND_EVICT:
                 continue
+            if not are_hashed:
+                hash_request(self.pool, request)
             self.place(request)
             if self.locations is not None and request.kind == KIND_LOOKUP and self.locations.find(
                 request.hash_low, request.hash_high, request.epoch
