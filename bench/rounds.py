@@ -28,7 +28,7 @@ from storage.store import Store
 
 _TRACE_FILE = "conversation_trace.jsonl"
 _SETS_REMEMBERED = 1 << 17  # per node: more than the keys of any table here
-_NODE_NAMES = tuple(f"memory-{number}:7700" for number in range(32))
+_NODE_NAMES = tuple(f"memory-{number}:7400" for number in range(32))
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from storage.fabric.verbs_device import VerbsDevice
 from storage.pool import Pool, PoolError
 from storage.recovery import RecoveryReport, recover_node
 
-DEFAULT_PORT = 7700
+DEFAULT_PORT = 7400
 _BUSY_LIMIT_S = 120.0  # another front end formats or recovers the pool: 64 GiB take seconds
 _BUSY_PAUSE_S = 0.1
 _UNREACHABLE = ("unreachable", "closed", "timeout")
