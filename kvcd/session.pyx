@@ -451,19 +451,24 @@ cdef class Session:
         self._pause()
 
     cdef int _do(self, int work, object argument) except -1:
-        if work == RECEIVED:
-            self._received(argument)
-        elif work == WRITABLE:
-            if not self.closed:
+        if self.closed:
+            return 0
+        self.lane.now_ms = self.hub.now_ms
+        try:
+            if work == RECEIVED:
+                self._received(argument)
+            elif work == WRITABLE:
                 self._drain()
                 if not self.queue and not self.transport_busy:
                     self._go_on()
-        elif work == GO_ON:
-            self._go_on()
-        elif work == TRY_AGAIN:
-            self._try_again(argument)
-        else:
-            self._step(argument)
+            elif work == GO_ON:
+                self._go_on()
+            elif work == TRY_AGAIN:
+                self._try_again(argument)
+            else:
+                self._step(argument)
+        except Exception:
+            self._fail()
         return 0
 
     cdef bint _is_held_up(self) noexcept:

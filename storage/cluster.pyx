@@ -90,9 +90,12 @@ cdef class Cluster:
 
     cdef void run(self, Batch batch) noexcept:
         """Answer every request of the batch; ``now_ms`` is the time for all of them."""
+        cdef Engine engine
         if self.node_count == 1:
-            self.first.engine.now_ms = self.now_ms
-            self.first.engine.run(batch)
+            # Held for as long as it runs: the node may be replaced meanwhile.
+            engine = self.first.engine
+            engine.now_ms = self.now_ms
+            engine.run(batch)
         elif batch.count:
             self._run_all(batch)
 
