@@ -770,7 +770,7 @@ cdef class Session:
     def _lose_value(self, StagedValue staged) -> None:
         """The memory node was lost before it had the whole value."""
         self.staging_failed = True
-        self.refusal = Error("ERR the memory node of the value was lost while it was received")
+        self.refusal = Error(f"ERR memory node {staged.engine.name} unreachable")
         staged.discard()
 
     def _refuse_value(self) -> None:
