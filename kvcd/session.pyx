@@ -717,6 +717,7 @@ cdef class Session:
             take = parser.large_length
         if result == STAGE_FULL:
             if staged is not None:
+                self.refusal = _no_room_for(staged)
                 staged.discard()
             self.staging_failed = True
             if take == parser.large_length:
@@ -770,7 +771,7 @@ cdef class Session:
     def _lose_value(self, StagedValue staged) -> None:
         """The memory node was lost before it had the whole value."""
         self.staging_failed = True
-        self.refusal = Error(f"ERR memory node {staged.engine.name} unreachable")
+        self.refusal = _no_room_for(staged)
         staged.discard()
 
     def _refuse_value(self) -> None:
@@ -778,7 +779,7 @@ cdef class Session:
         cdef StagedValue staged = self.receiving
         self.receiving = None
         self.staging_failed = True
-        self.refusal = OUT_OF_MEMORY
+        self.refusal = _no_room_for(staged)
         self.refused_length = staged.size_bytes
         self.swallow = staged.size_bytes - staged.received
         staged.discard()
@@ -1012,6 +1013,13 @@ cdef class Session:
             return
         if not self._is_held_up():
             self._resume()
+
+
+cdef object _no_room_for(StagedValue staged):
+    """The error for a value that could not be received to its end: its pool is full, or its memory node is lost."""
+    if staged.engine.pool.fabric.is_lost:
+        return Error(f"ERR memory node {staged.engine.name} unreachable")
+    return OUT_OF_MEMORY
 
 
 def _is_local(peer) -> bool:
