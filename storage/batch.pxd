@@ -133,6 +133,7 @@ cdef struct NodeRound:
     bint is_used             # any request of this batch lives here
     bint is_open             # not all of them are DONE
     bint is_waiting          # some of them wait for memory
+    uint64_t epoch_moves     # of the pool, when the keys were placed
     bint reads_epochs        # the doorbell under way reads the databases' epochs
     bint reads_counters      # and the change counters
     uint32_t remembered      # look-ups that the location cache may answer

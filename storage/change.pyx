@@ -479,7 +479,9 @@ cdef void after_swap(Engine engine, Batch batch, Request *request) noexcept nogi
         engine.counts.expired += 1
     engine.counts.overwritten += 1
     if request.epoch != <uint32_t>engine.pool.epochs[request.database]:
-        engine.finish(batch, request, STATUS_OK)  # flushed meanwhile: it is not counted any more
+        # Flushed meanwhile: it is not counted any more, and the sweep may have passed it.
+        engine.room.note_flush()
+        engine.finish(batch, request, STATUS_OK)
         return
     engine.expires[request.database] += <int>word_has_ttl(request.new_word) - <int>word_has_ttl(old)
     engine.stored_bytes[request.database] += <int64_t>(<CellHeader *>request.image).value_bytes - <int64_t>request.out_bytes
@@ -701,7 +703,11 @@ cdef void after_publish(Engine engine, Batch batch, Request *request) noexcept n
         engine.keys[request.database] += 1
         engine.expires[request.database] += word_has_ttl(request.new_word)
         engine.stored_bytes[request.database] += request.key_bytes + <int64_t>(<CellHeader *>request.image).value_bytes
-    engine.room.note_insert(request.slot)
+        engine.room.note_insert(request.slot)
+    else:
+        # Flushed before it was published: the sweep of that flush may have passed its place.
+        engine.room.note_insert(request.slot)
+        engine.room.note_flush()
     if engine.locations is not None:
         # Until it was published nobody could know it: any stamp from before will do.
         request.stamp = engine.locations.stamp_of(request.hash_high)

@@ -62,6 +62,7 @@ cdef class Room:
     cdef bint make_pages(self, uint32_t count) noexcept nogil
     cdef bint make_slot(self, Request *request) noexcept nogil
     cdef void note_insert(self, uint32_t slot) noexcept nogil
+    cdef void note_flush(self) noexcept nogil
 
 
 @cython.final
@@ -109,6 +110,8 @@ cdef class Engine:
     cdef void lower_overflow(self, uint64_t home) noexcept nogil
     cdef void _step(self, Batch batch, Request *request) noexcept nogil
     cdef void _refuse_all(self, Batch batch) noexcept nogil
+    cdef void note_epochs(self, const uint64_t *seen) noexcept nogil
+    cdef void look_at_epochs(self) noexcept nogil
     cdef void _take_epochs(self, Batch batch, NodeRound *round) noexcept nogil
     cdef void _read_along(self, Batch batch, NodeRound *round) noexcept nogil
     cdef void _drop_emptied(self, NodeRound *round) noexcept nogil

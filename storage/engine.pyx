@@ -44,6 +44,7 @@ from storage.reclaim cimport Reclaimer
 from storage.words cimport (
     CELL_CLASSES,
     CHANGE_COUNTERS,
+    MAX_DATABASES,
     MAX_DISTANCE,
     PAGE_HEAD_BYTES,
     SET_BYTES,
@@ -91,6 +92,9 @@ cdef class Room:
     cdef void note_insert(self, uint32_t slot) noexcept nogil:
         return
 
+    cdef void note_flush(self) noexcept nogil:
+        return
+
 
 cdef class Engine:
     """Index and values of one pool for one front end."""
@@ -133,6 +137,7 @@ cdef class Engine:
         batch.now32 = <uint32_t>self.now_ms
         batch.round = round
         round.reads_epochs = True
+        round.epoch_moves = self.pool.epoch_moves
         round.reads_counters = False
         round.remembered = 0
         for i in range(batch.count):
@@ -261,15 +266,10 @@ cdef class Engine:
         """Another front end flushed a database: its requests begin anew under the new epoch."""
         cdef uint32_t i
         cdef Request *request
-        if memcmp(round.epochs, self.pool.epochs, self.database_count * 8) == 0:
+        # Other batches may have learnt of a flush since this one's keys were placed.
+        if memcmp(round.epochs, self.pool.epochs, self.database_count * 8) == 0 and round.epoch_moves == self.pool.epoch_moves:
             return
-        for i in range(self.database_count):
-            # Epochs only grow; what was read may be older than what is known since.
-            if round.epochs[i] > self.pool.epochs[i]:
-                self.pool.epochs[i] = round.epochs[i]
-                self.keys[i] = 0
-                self.expires[i] = 0
-                self.stored_bytes[i] = 0
+        self.note_epochs(round.epochs)
         for i in range(batch.count):
             request = &batch.requests[i]
             if (
@@ -279,6 +279,28 @@ cdef class Engine:
                 self.release_hazard(batch, request)
                 self.place(request)
                 request.state = START
+
+    cdef void note_epochs(self, const uint64_t *seen) noexcept nogil:
+        """Take over epochs that were read, and have what belongs to older ones swept."""
+        cdef uint32_t i
+        cdef bint moved = False
+        for i in range(self.database_count):
+            # Epochs only grow; what was read may be older than what is known since.
+            if seen[i] > self.pool.epochs[i]:
+                self.pool.epochs[i] = seen[i]
+                self.pool.epoch_moves += 1
+                self.keys[i] = 0
+                self.expires[i] = 0
+                self.stored_bytes[i] = 0
+                moved = True
+        if moved:
+            self.room.note_flush()
+
+    cdef void look_at_epochs(self) noexcept nogil:
+        """Whether another front end has flushed a database, for one that is asked nothing and would not learn of it."""
+        cdef uint64_t seen[MAX_DATABASES]
+        if self.pool.read_into(self.pool.geometry.databases, seen, self.database_count * 8) == 0:
+            self.note_epochs(seen)
 
     cdef void _supply(self, Batch batch) noexcept nogil:
         """Make room for the requests that wait for memory or for a slot, or refuse them.

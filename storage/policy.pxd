@@ -37,6 +37,9 @@ cdef class EvictionPolicy(Room):
     cdef uint32_t pool_count
     cdef uint32_t sweep_cursor     # residents before this position are looked at next
     cdef readonly uint32_t sweep_left  # residents that may belong to a flushed database: those before this position
+    cdef uint32_t refilled[64]     # residents whose slot was filled again while the turn was taken
+    cdef uint32_t refilled_count
+    cdef uint64_t flushes          # that were noted so far
     cdef Batch evictions
     cdef Turnstile turnstile           # one stack at a time samples, evicts and sweeps
     cdef bint _evict_for(self, uint32_t cell_class, bint wants_page) noexcept nogil

@@ -41,6 +41,7 @@ cdef enum:
     HEADER_READ_BYTES = 32  # cell header and expiry
     MISSES_LIMIT = 64       # samples in a row without any candidate before a policy gives up
     FLUSHED_AT_A_TIME = 1024
+    REFILLED_LIMIT = 64     # slots filled again while residents are looked at that are told apart; beyond it nothing is forgotten
     IDLE_EVICTIONS_LIMIT = 1024  # evictions in a row that free no page, beyond two for each resident
 
 _RULES = {
@@ -86,6 +87,11 @@ cdef class EvictionPolicy(Room):
         cdef uint64_t bit = <uint64_t>1 << (slot & 63)
         cdef uint32_t *larger
         if self.is_resident[slot >> 6] & bit:
+            if self.turnstile.is_taken:
+                # Somebody may have read this slot while it was free, and be about to forget it.
+                if self.refilled_count < REFILLED_LIMIT:
+                    self.refilled[self.refilled_count] = slot
+                self.refilled_count += 1
             return
         if self.resident_count == self.resident_capacity:
             larger = <uint32_t *>realloc(self.residents, <size_t>self.resident_capacity * 8)
@@ -99,6 +105,12 @@ cdef class EvictionPolicy(Room):
 
     cdef void _forget(self, uint32_t position) noexcept nogil:
         cdef uint32_t slot = self.residents[position]
+        cdef uint32_t i
+        if self.refilled_count > REFILLED_LIMIT:
+            return
+        for i in range(self.refilled_count):
+            if self.refilled[i] == slot:
+                return
         self.is_resident[slot >> 6] &= ~(<uint64_t>1 << (slot & 63))
         self.resident_count -= 1
         self.residents[position] = self.residents[self.resident_count]
@@ -110,6 +122,7 @@ cdef class EvictionPolicy(Room):
         cdef bint made
         if not self.turnstile.enter():
             return False
+        self.refilled_count = 0
         made = self._make_room(<int>cell_class, cells, pages)
         self.turnstile.leave()
         return made
@@ -121,6 +134,7 @@ cdef class EvictionPolicy(Room):
             return False  # a value of so many pages leaves none for its own cell: nothing is evicted for it
         if not self.turnstile.enter():
             return False
+        self.refilled_count = 0
         made = self._make_room(-1, 0, count)
         self.turnstile.leave()
         return made
@@ -172,6 +186,7 @@ cdef class EvictionPolicy(Room):
         cdef bint evicted
         if self.engine.allocator.used_pages <= self.engine.allocator.limit_pages or not self.turnstile.enter():
             return False
+        self.refilled_count = 0
         self.engine.allocator.release_spares()
         evicted = self._evict_for(0, True)
         self.engine.reclaimer.collect(True)
@@ -183,6 +198,7 @@ cdef class EvictionPolicy(Room):
         cdef bint made
         if not self.turnstile.enter():
             return False
+        self.refilled_count = 0
         made = self._make_slot(request)
         self.turnstile.leave()
         return made
@@ -438,10 +454,15 @@ cdef class EvictionPolicy(Room):
 
     # ------------------------------------------------------------------ sweep
 
+    cdef void note_flush(self) noexcept nogil:
+        """Another front end flushed a database."""
+        self.begin_flushed_sweep()
+
     cdef void begin_flushed_sweep(self) noexcept nogil:
         """A database was flushed: every resident may be one of its entries."""
         self.sweep_cursor = self.resident_count
         self.sweep_left = self.resident_count
+        self.flushes += 1
 
     cdef uint32_t sweep(self, uint32_t count, bint flushed, uint32_t *examined) noexcept nogil:
         """Look at the next ``count`` residents and remove the expired, or those of a flushed database; how many were removed."""
@@ -449,6 +470,7 @@ cdef class EvictionPolicy(Room):
         examined[0] = 0
         if not self.turnstile.enter():
             return 0
+        self.refilled_count = 0
         removed = self._sweep(count, flushed, examined)
         self.turnstile.leave()
         return removed
@@ -465,9 +487,11 @@ cdef class EvictionPolicy(Room):
         cdef Request *request
         cdef uint32_t numbers[SWEEP_CHUNK]
         cdef uint32_t i, chunk, first, removed = 0, looked = 0, asked, slot
+        cdef uint64_t flushes
         cdef int64_t expiry
         examined[0] = 0
         while looked < count and self.resident_count:
+            flushes = self.flushes
             self.evictions.clear()
             if self.sweep_cursor > self.resident_count:
                 self.sweep_cursor = self.resident_count
@@ -529,9 +553,11 @@ cdef class EvictionPolicy(Room):
                 if word_state(words[i]) != STATE_LIVE:
                     self._forget(first + i)
             looked += chunk
-            self.sweep_cursor = first
-            if self.sweep_left > first:
-                self.sweep_left = first
+            if self.flushes == flushes:
+                # Else one came while this chunk was being read: the sweep has begun again, at the end.
+                self.sweep_cursor = first
+                if self.sweep_left > first:
+                    self.sweep_left = first
             if first == 0:
                 break  # the next call begins at the end again: within one pass nothing is looked at twice
         examined[0] = looked

@@ -48,6 +48,7 @@ cdef class Pool:
     cdef readonly int front_end
     cdef readonly uint32_t incarnation
     cdef uint64_t epochs[MAX_DATABASES]
+    cdef uint64_t epoch_moves     # how often one of them was seen to move
     cdef uint32_t front_end_high_water
     cdef uint32_t refresh_high_water(self) noexcept nogil
     cdef int submit(self, FabricOp *ops, int count) noexcept nogil

@@ -211,6 +211,7 @@ cdef class Pool:
             raise ConnectionError("the memory node does not answer")
         if epoch > self.epochs[database]:
             self.epochs[database] = epoch
+            self.epoch_moves += 1
 
     cdef uint32_t refresh_high_water(self) noexcept nogil:
         """Read again how many front ends have ever attached."""

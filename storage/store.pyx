@@ -629,6 +629,7 @@ cdef class Store:
         engine.reclaimer.lower_published()
         if several:
             engine.allocator.harvest_all()
+            engine.look_at_epochs()
         while not node.is_lost():
             shrinking = policy.shrink()
             many = False
