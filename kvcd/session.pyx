@@ -770,7 +770,7 @@ cdef class Session:
     def _lose_value(self, StagedValue staged) -> None:
         """The memory node was lost before it had the whole value."""
         self.staging_failed = True
-        self.refusal = Error("ERR the memory node of the value was lost while it was received")
+        self.refusal = Error(f"ERR memory node {staged.engine.name} unreachable")
         staged.discard()
 
     def _refuse_value(self) -> None:
@@ -868,6 +868,8 @@ cdef class Session:
                 value = <PinnedValue>chunk
                 total = value.size_bytes
                 place = value.piece_at(self.chunk_position, &available)
+                if self.closed:
+                    return 0  # closed while it waited: the descriptor may be another client's by now
                 if place == NULL and value.failed():
                     self.hub.log.warning("closing a client: the memory node of a value that it was being sent is lost", client=self.id)
                     self.transport.abort()
@@ -901,7 +903,7 @@ cdef class Session:
                     value.release_staging()
                 else:
                     piece = bytearray(PIECE_BYTES if total - self.chunk_position > PIECE_BYTES else total - self.chunk_position)
-                    if value.copy_at(self.chunk_position, piece, len(piece)) != 0:
+                    if value.copy_at(self.chunk_position, piece, len(piece)) != 0 or self.closed:
                         continue
                 sent = len(piece)
                 self.transport.write(piece)

@@ -128,6 +128,7 @@ cdef struct NodeRound:
     Operations finished      # the doorbell whose results are there
     Operations trailing      # what nobody waits for: heat, released hazards
     int64_t ticket           # of the doorbell under way
+    bint is_posted           # there is one
     uint32_t requests        # of this node that are not DONE
     bint is_used             # any request of this batch lives here
     bint is_open             # not all of them are DONE
@@ -140,6 +141,7 @@ cdef struct NodeRound:
     int16_t *released        # places of the hazard row that hold a name nobody needs any more
     uint32_t released_count
     uint32_t released_capacity
+    uint32_t emptied_count   # of these, the first ones are being emptied by the doorbell under way
 
 cdef enum:
     ARENA_HEAD_BYTES = 32   # an ArenaBlock's own fields, rounded up to 16

@@ -12,7 +12,6 @@ from libc.stdint cimport uint32_t, uint64_t
 
 from storage.batch cimport KIND_READ, STATUS_MISS, STATUS_UNREACHABLE, Batch, NodeRound, Request
 from storage.engine cimport DONE, Engine, hash_request
-from storage.fabric.base cimport Fabric
 from storage.policy cimport EvictionPolicy
 from storage.words cimport MAX_NODES as MOST_NODES
 
@@ -102,7 +101,6 @@ cdef class Cluster:
     cdef void _run_all(self, Batch batch) noexcept:
         cdef list nodes = self.nodes
         cdef Node node
-        cdef Fabric fabric
         cdef NodeRound *round
         cdef Request *request
         cdef uint32_t i
@@ -136,15 +134,16 @@ cdef class Cluster:
                 round.is_open = node.engine.build(batch, round)
                 if round.is_open:
                     any_open = True
-                    fabric = node.engine.pool.fabric
-                    round.ticket = fabric.post(round.building.items, round.building.count)
+                    round.is_posted = round.building.count > 0
+                    if round.is_posted:
+                        round.ticket = node.engine.pool.fabric.post(round.building.items, round.building.count)
             if not any_open:
                 break
             for i in range(batch.node_count):
                 round = &batch.rounds[i]
                 if round.is_open:
                     node = nodes[i]
-                    failed = node.engine.pool.fabric.wait(round.ticket)
+                    failed = node.engine.pool.fabric.wait(round.ticket) if round.is_posted else 0
                     round.is_open = node.engine.settle(batch, round, failed)
         for i in range(batch.node_count):
             if batch.rounds[i].is_used:

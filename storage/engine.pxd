@@ -111,6 +111,7 @@ cdef class Engine:
     cdef void _refuse_all(self, Batch batch) noexcept nogil
     cdef void _take_epochs(self, Batch batch, NodeRound *round) noexcept nogil
     cdef void _read_along(self, Batch batch, NodeRound *round) noexcept nogil
+    cdef void _drop_emptied(self, NodeRound *round) noexcept nogil
     cdef void _take_released(self, NodeRound *round, bint trailing) noexcept nogil
     cdef void _supply(self, Batch batch) noexcept nogil
     cdef void _remove_expired(self) noexcept nogil

@@ -115,11 +115,13 @@ cdef class Engine:
     cdef void run(self, Batch batch) noexcept nogil:
         """Answer every request of the batch, all of this node; ``now_ms`` is the time for all of them."""
         cdef NodeRound *round = batch.rounds
+        cdef int failed
         if batch.count == 0:
             return
         self.open(batch, round, False)
         while self.build(batch, round):
-            if not self.settle(batch, round, self.pool.fabric.execute(round.building.items, round.building.count)):
+            failed = self.pool.fabric.execute(round.building.items, round.building.count) if round.building.count else 0
+            if not self.settle(batch, round, failed):
                 break
         self.close(batch, round)
 
@@ -193,6 +195,7 @@ cdef class Engine:
         """Results of the doorbell are there, or it failed. False when nothing is left to do."""
         cdef Operations swapped
         batch.round = round
+        self._drop_emptied(round)
         if failed:
             self._refuse_all(batch)
             return False
@@ -213,6 +216,7 @@ cdef class Engine:
         if round.trailing.count:
             self.pool.fabric.forget(self.pool.fabric.post(round.trailing.items, round.trailing.count))
             round.trailing.count = 0
+        self._drop_emptied(round)
         if round.reads_counters:
             self.locations.take_snapshot(round.counters)
             round.reads_counters = False
@@ -236,9 +240,17 @@ cdef class Engine:
             op.offset = self.pool.hazard_offset(self.pool.front_end, round.released[i])
             op.local = &self.zero
             op.length = 8
-            # Free from now on: whoever takes the place writes its name behind this.
+        round.emptied_count = round.released_count
+
+    cdef void _drop_emptied(self, NodeRound *round) noexcept nogil:
+        """The zeros are out: only now may others take the places, or this zero might wipe out their names."""
+        cdef uint32_t i
+        for i in range(round.emptied_count):
             self.reclaimer.drop_hazard(round.released[i])
-        round.released_count = 0
+        for i in range(round.emptied_count, round.released_count):
+            round.released[i - round.emptied_count] = round.released[i]
+        round.released_count -= round.emptied_count
+        round.emptied_count = 0
 
     cdef void _step(self, Batch batch, Request *request) noexcept nogil:
         if request.state == START:
