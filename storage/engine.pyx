@@ -6,6 +6,7 @@ operations of the round before and appends new ones to the doorbell that all of 
 costs as many dependent rounds as its longest request, whatever its size.
 """
 
+cimport cython
 from libc.stdint cimport int16_t, int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc
 from libc.string cimport memcmp, memset
@@ -92,6 +93,7 @@ cdef class Room:
         return
 
 
+@cython.no_gc_clear  # values on their way use it until the end
 cdef class Engine:
     """Index and values of one pool for one front end."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import random
+import weakref
 
 import pytest
 
@@ -135,6 +136,27 @@ def test_a_dropped_value_gives_its_pages_back(kind: str) -> None:
     gc.collect()
     assert pages_used(store) == 0
     assert store.staging.held_bytes == 0
+
+
+class Loop:
+    """Something that refers to itself, as the frames of an exception do."""
+
+    def __init__(self, *held: object) -> None:
+        self.held = (self, *held)
+
+
+def test_values_may_be_dropped_in_a_cycle_with_their_store() -> None:
+    """Python ends the members of a cycle in any order: whatever a value needs to give back what it holds must still be there."""
+    for _ in range(20):
+        store = make_store("sim", pages=100)
+        finish(store.write(0, b"key", filler(200_000, 1)))
+        staged = StagedValue(store.staging, 20 * PAGE_BYTES, 3)
+        staged.receive(bytes(3 * PAGE_BYTES))
+        marker = Loop(store.pin(0, b"key"), staged, store)
+        watched = weakref.ref(marker)
+        del store, staged, marker
+        gc.collect()
+        assert watched() is None
 
 
 @every_fabric
