@@ -6,6 +6,7 @@ operations of the round before and appends new ones to the doorbell that all of 
 costs as many dependent rounds as its longest request, whatever its size.
 """
 
+cimport cython
 from libc.stdint cimport int16_t, int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc
 from libc.string cimport memcmp, memset
@@ -36,7 +37,7 @@ from storage.cells cimport CELL_BYTES, CELLS_IN_PAGE
 from storage.change cimport step_change
 from storage.fabric.base cimport OP_FAA, OP_READ, OP_WRITE, FabricOp
 from storage.fabric.waiting cimport take_turns
-from storage.locations cimport NO_STAMP, Location, LocationCache
+from storage.locations cimport NO_STAMP, Location, LocationCache, is_settled
 from storage.lookup cimport read_cell, step_lookup
 from storage.pages cimport PageAllocator
 from storage.pool cimport Pool
@@ -96,6 +97,7 @@ cdef class Room:
         return
 
 
+@cython.no_gc_clear  # values on their way use it until the end
 cdef class Engine:
     """Index and values of one pool for one front end."""
 
@@ -171,7 +173,6 @@ cdef class Engine:
             round.building.count = 0
             round.is_waiting = False
             self.clock += 1
-            self._take_released(round, False)
             if round.reads_epochs:
                 self._read_along(batch, round)
             for i in range(batch.count):
@@ -186,10 +187,14 @@ cdef class Engine:
             if self.pool.fabric.is_lost:
                 self._refuse_all(batch)
                 return False
-            if round.building.count or active == 0 or round.is_waiting:
-                return active > 0
+            if active == 0:
+                return False  # what is released goes behind the last doorbell
+            # At last, since a step may wait: a place that is free here must not hold a name that goes out later.
+            self._take_released(round, False)
+            if round.building.count or round.is_waiting:
+                return True
             # Every place of the hazard row is taken by others: they get further meanwhile.
-            if round.released_count == 0 and not take_turns():
+            if not take_turns():
                 self._refuse_all(batch)
                 return False
 
@@ -379,6 +384,7 @@ cdef class Engine:
     cdef void begin(self, Batch batch, Request *request) noexcept nogil:
         """First operations: read the home set, or the cell of what is remembered, or for EVICT the slot and its cell."""
         cdef Location *location
+        cdef uint64_t counter
         request.set_count = 0
         request.extended = False
         request.candidate = -1
@@ -402,7 +408,12 @@ cdef class Engine:
                 else:
                     request.state = REMEMBERED
                 return
-            request.stamp = self.locations.stamp_of(request.hash_high)
+            if batch.round.reads_counters and not batch.round.reads_epochs:
+                # Younger than the snapshot, and there before the set that is read now.
+                counter = batch.round.counters[request.hash_high % CHANGE_COUNTERS]
+                request.stamp = counter if is_settled(counter) else NO_STAMP
+            else:
+                request.stamp = self.locations.stamp_of(request.hash_high)
         self.read_sets(batch, request, 1)
         request.state = SETS
 

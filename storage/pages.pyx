@@ -6,6 +6,7 @@ are free is the owner's private knowledge; a front end that frees a cell in some
 bit in the page's head by CAS, and the owner harvests those bits.
 """
 
+cimport cython
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memset
@@ -34,6 +35,7 @@ cdef enum:
     HARVEST_PAGES = 32   # page heads read in one doorbell when looking for cells freed by others
 
 
+@cython.no_gc_clear
 cdef class PageAllocator:
     """Pages and cells for one front end, below a limit that all front ends share."""
 

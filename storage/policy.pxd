@@ -53,5 +53,5 @@ cdef class EvictionPolicy(Room):
     cdef void _offer(self, Candidate candidate) noexcept nogil
     cdef void _forget(self, uint32_t position) noexcept nogil
     cdef bint _evict_one(self, Candidate candidate) noexcept nogil
-    cdef uint32_t _evict_page(self, uint32_t page) noexcept nogil
+    cdef uint32_t _evict_page(self, Candidate victim) noexcept nogil
     cdef uint32_t sweep(self, uint32_t count, bint flushed, uint32_t *examined) noexcept nogil

@@ -274,8 +274,10 @@ cdef class EvictionPolicy(Room):
             self._evict_one(chosen)
             return True
         # Cells of another size: only a whole page of them is of use.
-        if self._evict_page(location_page(word_location(chosen.word))) == 0:
+        if self._evict_page(chosen) == 0:
             self._evict_one(chosen)
+        # Freed first, where that is put off: a page whose cells are only retired is not empty yet.
+        self.engine.reclaimer.collect(True)
         self.engine.allocator.release_spares()
         return True
 
@@ -401,8 +403,12 @@ cdef class EvictionPolicy(Room):
         evicted = request.status == STATUS_OK
         return evicted
 
-    cdef uint32_t _evict_page(self, uint32_t page) noexcept nogil:
-        """Evict every value whose cell lies in the page, found by the cells' back-pointers; how many."""
+    cdef uint32_t _evict_page(self, Candidate victim) noexcept nogil:
+        """Evict every value whose cell lies in the victim's page, found by the cells' back-pointers; how many.
+
+        None when the victim is not among them any more: since it was sampled the page may have come to hold the newest values.
+        """
+        cdef uint32_t page = location_page(word_location(victim.word))
         cdef CellPage *state = &self.engine.allocator.cell_pages[page]
         cdef CellHeader *headers
         cdef uint64_t *words
@@ -410,6 +416,7 @@ cdef class EvictionPolicy(Room):
         cdef Request *request
         cdef uint32_t cell, count = 0, i, evicted = 0, cell_class = state.cell_class
         cdef uint64_t slot_count = self.engine.pool.geometry.slot_count
+        cdef bint is_there = False
         if not state.owned:
             return 0
         self.evictions.clear()
@@ -443,10 +450,14 @@ cdef class EvictionPolicy(Room):
                 continue  # not published, or unlinked already
             if self.volatile_only and not word_has_ttl(words[i]):
                 continue
+            if headers[i].slot == victim.slot and words[i] == victim.word:
+                is_there = True
             request = self.evictions.add()
             request.kind = KIND_EVICT
             request.slot = headers[i].slot
             request.expected = words[i]
+        if not is_there:
+            return 0
         self.engine.run(self.evictions)
         for i in range(self.evictions.count):
             evicted += self.evictions.requests[i].status == STATUS_OK

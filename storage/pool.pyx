@@ -1,6 +1,7 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
 """Pool: where everything lies, and this front end's place in it."""
 
+cimport cython
 import hashlib
 import os
 import struct
@@ -95,6 +96,7 @@ def _digest(node: str, nodes) -> bytes:
     return hashlib.sha256(text).digest() if text else bytes(32)
 
 
+@cython.no_gc_clear
 cdef class Pool:
     """One region of memory behind a fabric: geometry, secret, epochs, this front end's row.
 

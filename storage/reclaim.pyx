@@ -6,6 +6,7 @@ again (hazard pointers; Michael 2004). Whoever took a value out of its slot reti
 after a look at the rows of all front ends that began after the slot was changed and did not find it.
 """
 
+cimport cython
 from libc.stdint cimport int16_t, uint32_t, uint64_t
 from libc.stdlib cimport abort, calloc, free, malloc, realloc
 from libc.string cimport memcpy, memset
@@ -20,6 +21,7 @@ cdef enum:
     ROW_WORDS = 8   # of a front end's row
 
 
+@cython.no_gc_clear
 cdef class Reclaimer:
     """This front end's hazard row and the values that it unlinked but may not free yet."""
 

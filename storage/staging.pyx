@@ -1,6 +1,7 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
 """Large values on their way: staged ones that are being received, pinned ones that are being sent."""
 
+cimport cython
 from cpython.buffer cimport PyBuffer_FillInfo
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
@@ -17,6 +18,7 @@ cdef enum:
     SENT_LIMIT = 8             # buffers of one value that are on their way to its node: 2 MiB
 
 
+@cython.no_gc_clear
 cdef class StagingArea:
     """What all unfinished values may hold together, and who may go on when that is used up."""
 
@@ -35,6 +37,7 @@ cdef class StagingArea:
         return self.pages_held * PAGE_BYTES
 
 
+@cython.no_gc_clear  # dropped in a cycle with its store it gives its pages back all the same
 cdef class StagedValue:
     """A large argument that is received straight into pool pages and not yet published.
 
@@ -284,6 +287,7 @@ cdef PinnedValue take_pin(
     return value
 
 
+@cython.no_gc_clear  # as above: its pin goes back
 cdef class PinnedValue:
     """A published large value whose pages cannot be used for anything else until ``release``."""
 
