@@ -231,6 +231,25 @@ def until(condition: Callable[[], bool], what: str, deadline_s: float = START_DE
         assert time.monotonic() < end_s, f"never so: {what}"
 
 
+def together(*works: Callable[[], None]) -> None:
+    """Run all of them at once; raise what the first that failed has raised."""
+    errors: list[BaseException] = []
+
+    def run(work: Callable[[], None]) -> None:
+        try:
+            work()
+        except BaseException as error:  # noqa: BLE001  raised again below
+            errors.append(error)
+
+    threads = [threading.Thread(target=run, args=(work,), daemon=True) for work in works]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise errors[0]
+
+
 @functools.cache
 def nursery() -> Nursery:
     """The one nursery of this test run."""

@@ -6,8 +6,7 @@ import itertools
 import os
 import random
 import subprocess
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +14,7 @@ import pytest
 
 from kvcd.trace import read_trace
 from kvcd.trace_generate import Shape, generate
-from tests.rdma.servers import KvcdProcess, Rack, until
+from tests.rdma.servers import KvcdProcess, Rack, together, until
 from tests.wire import Wire, encode
 
 if TYPE_CHECKING:
@@ -166,25 +165,6 @@ def random_work(wire: Wire, client: int, rounds: int) -> None:
         sender = wire.send_in_background(b"".join(asked))
         assert wire.replies(len(expected)) == expected
         sender.join()
-
-
-def together(*works: Callable[[], None]) -> None:
-    """Run all of them at once; raise what the first that failed has raised."""
-    errors: list[BaseException] = []
-
-    def run(work: Callable[[], None]) -> None:
-        try:
-            work()
-        except BaseException as error:  # noqa: BLE001  raised again below
-            errors.append(error)
-
-    threads = [threading.Thread(target=run, args=(work,), daemon=True) for work in works]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if errors:
-        raise errors[0]
 
 
 def clients_at_once(server: KvcdProcess, *, clients: int, rounds: int, large_rounds: int) -> None:
