@@ -257,7 +257,7 @@ def test_eviction_of_one_value_for_one_value(kind: str) -> None:
     reads = EPOCHS + SET + WORD + resident * (SLOT + HEAT) + HEAT + EPOCHS + head + 16 + WORD + 2 * SET
     writes = 24 + 3 + 30_000 + HEAT
     changes = 2 if kind != "shm" else 0
-    assert counted == [figures(13, 2 + 1 + 2 * resident + 1 + 3 + 1 + 2, reads, 3, writes, cas=4, faa=2 + changes)] * 20
+    assert counted == [figures(12, 2 + 1 + 2 * resident + 1 + 3 + 1 + 2, reads, 3, writes, cas=4, faa=2 + changes)] * 20
 
 
 @every_fabric
