@@ -23,15 +23,17 @@ RUN /opt/kvcd/bin/pip install --quiet --no-cache-dir --disable-pip-version-check
  && /opt/kvcd/bin/pip uninstall --quiet --yes pip setuptools
 
 FROM debian:bookworm-slim
-# redis-cli comes along because the health checks of existing stacks call it inside the container.
+# redis-cli comes along because the health checks of existing stacks call it inside the container; the rest is for memory nodes, and for
+# front ends of theirs: the RDMA library with its drivers, and Debian's own Python binding, which fits no other library.
 RUN apt-get update \
- && apt-get install -y --no-install-recommends python3 redis-tools \
+ && apt-get install -y --no-install-recommends python3 redis-tools ibverbs-providers libibverbs1 python3-pyverbs \
  && rm -rf /var/lib/apt/lists/* \
  && groupadd --system --gid 999 kvcd \
  && useradd --system --uid 999 --gid kvcd --home-dir /data --no-create-home kvcd \
  && install -d -o kvcd -g kvcd /data \
  && install -d -m 1777 /run/kvcd
 COPY --from=build /opt/kvcd /opt/kvcd
+RUN ln -s /usr/lib/python3/dist-packages/pyverbs /opt/kvcd/lib/python3.11/site-packages/pyverbs
 COPY docker/entrypoint /usr/local/bin/entrypoint
 RUN ln -s /opt/kvcd/bin/kvcd /usr/local/bin/kvcd \
  && ln -s /opt/kvcd/bin/kvcd /usr/local/bin/redis-server

@@ -15,7 +15,7 @@ def main() -> int:
     """Run the program as it was called; return its exit status.
 
     `serve` and `ping` start without the command line library: a health check runs every few seconds, and a server should
-    not carry a terminal library's memory.
+    not carry a terminal library's memory. `memory` starts without the other commands.
     """
     try:
         return _run(sys.argv[1:])
@@ -36,6 +36,10 @@ def _run(arguments: list[str]) -> int:
         from kvcd.ping import main as ping
 
         return ping(arguments[1:])
+    if arguments[:1] == ["memory"]:
+        from kvcd.memory import main as lend
+
+        return lend(arguments[1:])
     from kvcd.cli_app import app
 
     app(prog_name="kvcd")

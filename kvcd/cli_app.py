@@ -10,6 +10,7 @@ import typer
 
 import kvcd
 from kvcd import cli
+from kvcd.doctor import doctor
 from kvcd.memory import memory
 from kvcd.replay import replay
 from kvcd.trace_cli import trace_app
@@ -22,6 +23,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command(rich_help_panel="Service")(memory)
+app.command(rich_help_panel="Service")(doctor)
 app.command()(replay)
 app.add_typer(trace_app, name="trace")
 

@@ -7,7 +7,7 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from protocol.parser cimport RequestParser
 from protocol.writer cimport OutBuffer
 from storage.batch cimport Batch, Request
-from storage.engine cimport Engine
+from storage.cluster cimport Cluster
 from storage.store cimport Store
 
 cdef enum FastCommand:
@@ -50,7 +50,8 @@ cdef struct Pending:
 @cython.final
 cdef class FastLane:
     cdef readonly Store store
-    cdef Engine engine
+    cdef Cluster cluster
+    cdef OutBuffer out                # replies of the batch at hand
     cdef Batch batch
     cdef Pending *pending
     cdef uint32_t pending_count
@@ -65,7 +66,9 @@ cdef class FastLane:
     cdef void set_time(self) noexcept
     cdef int take(self, RequestParser parser, char *base, uint32_t database, list staged_values) except -1
     cdef void drop(self) noexcept
-    cdef int run(self, OutBuffer *out, int resp, list chunks) except -1
+    cdef bint _pins_are_short(self) noexcept
+    cdef bytes _unreachable(self, Request *request)
+    cdef int run(self, int resp, list chunks) except -1
     cdef int _add_keys(self, RequestParser parser, char *base, uint32_t database, int command, int kind, int flags) except -1
     cdef int _take_set(self, RequestParser parser, char *base, uint32_t database, list staged_values) except -1
     cdef int _take_pairs(self, RequestParser parser, char *base, uint32_t database, list staged_values) except -1

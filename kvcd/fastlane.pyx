@@ -21,6 +21,7 @@ from protocol.writer cimport (
     out_integer,
     out_null,
     out_raw,
+    out_release,
 )
 from storage.batch cimport (
     CONDITION_NX,
@@ -43,11 +44,12 @@ from storage.batch cimport (
     Batch,
     Request,
 )
-from storage.reclaim cimport PIN_ROOM
+from storage.cluster cimport Cluster, Node
+from storage.reclaim cimport PIN_ROOM, Reclaimer
 from storage.staging cimport PinnedValue, StagedValue, take_pin
 from storage.store cimport Store
 
-from kvcd.commands.arguments import BUSY, INDEX_FULL, OUT_OF_MEMORY, UNREACHABLE
+from kvcd.commands.arguments import BUSY, INDEX_FULL, OUT_OF_MEMORY
 
 cdef enum:
     RUN_REQUESTS = 1024        # requests of one run
@@ -59,7 +61,6 @@ cdef enum:
 cdef bytes OOM_ERROR = OUT_OF_MEMORY.text.encode()
 cdef bytes INDEX_ERROR = INDEX_FULL.text.encode()
 cdef bytes BUSY_ERROR = BUSY.text.encode()
-cdef bytes UNREACHABLE_ERROR = UNREACHABLE.text.encode()
 
 _NAMES = (
     None, "get", "set", "mget", "mset", "exists", "del", "unlink", "strlen", "ttl", "pttl", "ping", "prefix.match",
@@ -147,8 +148,8 @@ cdef class FastLane:
 
     def __cinit__(self, Store store):
         self.store = store
-        self.engine = store.engine
-        self.batch = Batch(RUN_REQUESTS)
+        self.cluster = store.cluster
+        self.batch = Batch(RUN_REQUESTS, store.cluster.node_count)
         self.pending = <Pending *>malloc(RUN_COMMANDS * sizeof(Pending))
         self.touched = <uint64_t *>calloc(TOUCHED_SLOTS, 8)
         if self.pending == NULL or self.touched == NULL:
@@ -160,6 +161,7 @@ cdef class FastLane:
     def __dealloc__(self):
         free(self.pending)
         free(self.touched)
+        out_release(&self.out)
 
     cdef void set_time(self) noexcept:
         """Time for everything until the next call: Unix milliseconds."""
@@ -432,8 +434,8 @@ cdef class FastLane:
             request.database = database
             request.key = base + parser.args[parent_number].offset
             request.key_bytes = <uint32_t>parser.args[parent_number].length
-            self.engine.now_ms = self.now_ms
-            self.engine.run(self.batch)
+            self.cluster.now_ms = self.now_ms
+            self.cluster.run(self.batch)
             parent_hash = request.hash_low
             if request.status == STATUS_OK:
                 depth = request.out_depth + 1
@@ -454,14 +456,28 @@ cdef class FastLane:
                 request.flags = HAS_PARENT
                 request.parent_hash = parent_hash
             self._set_value(request, parser, base, i + 1, staged_values)
-            self.engine.set_hash(request)
+            self.cluster.hash(request)
             parent_hash = request.hash_low
             depth += 1
         return TAKEN
 
     # ----------------------------------------------------------------- running
 
-    cdef int run(self, OutBuffer *out, int resp, list chunks) except -1:
+    cdef bint _pins_are_short(self) noexcept:
+        """Whether the large values of this run must wait until earlier ones are sent."""
+        cdef Node node
+        cdef Reclaimer reclaimer
+        for node in self.cluster.nodes:
+            if node.engine is None:
+                continue
+            reclaimer = node.engine.reclaimer
+            if reclaimer.pin_count and (
+                reclaimer.pin_count + self.payload_reads > PIN_ROOM or reclaimer.pinned_pages > reclaimer.pinned_limit_pages
+            ):
+                return True
+        return False
+
+    cdef int run(self, int resp, list chunks) except -1:
         """Answer all commands taken, in order; a RunResult.
 
         Replies go to ``out``. Before a large value ``out`` is cut: its bytes and then the pinned value are appended
@@ -469,17 +485,15 @@ cdef class FastLane:
         """
         cdef uint32_t i
         cdef StagedValue staged
+        cdef OutBuffer *out = &self.out
         if self.pending_count == 0:
             return RUN_DONE
-        if self.payload_reads and self.engine.reclaimer.pin_count and (
-            self.engine.reclaimer.pin_count + self.payload_reads > PIN_ROOM
-            or self.engine.reclaimer.pinned_pages > self.store.pinned_limit_pages
-        ):
+        if self.payload_reads and self._pins_are_short():
             self.drop()
             return RUN_WAITS
         if self.batch.count:
-            self.engine.now_ms = self.now_ms
-            self.engine.run(self.batch)
+            self.cluster.now_ms = self.now_ms
+            self.cluster.run(self.batch)
         for i in range(self.pending_count):
             self._answer(&self.pending[i], out, resp, chunks)
         for number, staged in self.staged:
@@ -504,7 +518,7 @@ cdef class FastLane:
         for i in range(from_number, pending.first + pending.count):
             if self.batch.requests[i].pinned:
                 self.batch.requests[i].pinned = False
-                self.engine.unpin(self.batch.requests[i].page_list[0])
+                self.cluster.engine_of(&self.batch.requests[i]).unpin(self.batch.requests[i].page_list[0])
 
     cdef int _answer_value(self, Request *request, OutBuffer *out, int resp, list chunks) except -1:
         cdef PinnedValue value
@@ -512,7 +526,7 @@ cdef class FastLane:
             if not request.pinned:
                 return out_bulk(out, request.out, request.out_tail_bytes)
             value = take_pin(
-                self.engine, request.page_list, request.out_page_count, request.out, request.out_tail_bytes, request.out_bytes
+                self.cluster.engine_of(request), request.page_list, request.out_page_count, request.out, request.out_tail_bytes, request.out_bytes
             )
             request.pinned = False
             if out_bulk_header(out, request.out_bytes) < 0:
@@ -546,7 +560,8 @@ cdef class FastLane:
                 self._unpin(pending, pending.first)
                 break
             if request.status == STATUS_UNREACHABLE:
-                failed = out_error(out, UNREACHABLE_ERROR, len(UNREACHABLE_ERROR))
+                text = self._unreachable(request)
+                failed = out_error(out, text, len(text))
                 self._unpin(pending, pending.first)
                 break
         else:
@@ -616,6 +631,9 @@ cdef class FastLane:
         if failed < 0:
             raise MemoryError("no memory for replies")
         return 0
+
+    cdef bytes _unreachable(self, Request *request):
+        return b"ERR memory node %b unreachable" % (<Node>self.cluster.nodes[request.node]).name.encode()
 
     cdef int _answer_full(self, int status, OutBuffer *out) noexcept:
         if status == STATUS_INDEX_FULL:

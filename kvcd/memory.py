@@ -51,3 +51,14 @@ def memory(
         sys.stderr.write(f"kvcd memory: {error}\n")
         raise typer.Exit(EXIT_FAILURE) from None
     raise typer.Exit(status)
+
+
+def main(arguments: list[str]) -> int:
+    """Run `kvcd memory` alone, without what the other commands import; the exit status."""
+    app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
+    app.command()(memory)
+    try:
+        app(args=arguments, prog_name="kvcd memory")
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else 1
+    return 0

@@ -12,6 +12,7 @@ import signal
 import socket
 import sys
 import time
+from typing import TYPE_CHECKING
 
 import uvloop
 
@@ -24,10 +25,14 @@ from kvcd.directive import ConfigError
 from kvcd.fastlane import FastLane
 from kvcd.output_limits import OutputWatch
 from kvcd.session import Hub, Session
+from storage.fabric import waiting
 from storage.opening import OpenedPool, open_pool
 from storage.pool import PoolError
 from storage.recovery import recover
 from storage.store import Store
+
+if TYPE_CHECKING:
+    from kvcd.remote_nodes import RemoteNodes
 
 MAINTENANCE_SHARE = 0.02  # of the time, for expiry and other work of the store; ten times that while much has expired
 OWN_DESCRIPTORS = 64  # kept back from clients: listeners, the pool, the log, and connections that are being refused
@@ -51,6 +56,8 @@ class Server:
         self.executable = sys.executable
         self.config_file = config.file or ""
         self._pool: OpenedPool | None = None
+        self._remote: RemoteNodes | None = None
+        self._is_maintaining = False
         self._listeners: list[asyncio.AbstractServer] = []
         self._output_watch = OutputWatch()
         self._operations = (0, time.monotonic())
@@ -81,18 +88,7 @@ class Server:
     async def start(self) -> None:
         """Open the pool, recover what it holds, listen. Raises PoolError, ConfigError or OSError."""
         config = self.config
-        index_entries = config.number("index-entries") or None
-        pool = self._pool = open_pool(
-            config.string("pool"),
-            pool_size_bytes=self._pool_size_bytes(),
-            index_entries=index_entries,
-            log=self.log.notice,
-            pool_size_is_default=not config.is_explicit("pool-size"),
-        )
-        self._store = Store(pool.pool, policy=config.string("maxmemory-policy"), databases=self.databases)
-        if pool.recovered:
-            report = recover(self._store)
-            self.log.notice("keys of an earlier run are served", keys=report.keys, seconds=round(report.seconds, 3))
+        self._store = self._open_remote_store() if config.string("pool").startswith("verbs:") else self._open_store()
         self._hub = Hub(self, FastLane(self._store), asyncio.get_running_loop(), logs.get_logger("session"))
         self._apply_limits()
         for name in ("maxmemory", "inflight-share", "pinned-share", "maxclients", "requirepass", "protected-mode"):
@@ -101,6 +97,31 @@ class Server:
             config.on_change(name, lambda _value: asyncio.get_running_loop().call_soon(self._apply_limits))
         config.on_change("maxmemory-policy", lambda value: self._store.set_policy(str(value)))
         await self._listen()
+
+    def _open_store(self) -> Store:
+        """A pool in memory of this machine, with what an earlier run left there."""
+        config = self.config
+        pool = self._pool = open_pool(
+            config.string("pool"),
+            pool_size_bytes=self._pool_size_bytes(),
+            index_entries=config.number("index-entries") or None,
+            log=self.log.notice,
+            pool_size_is_default=not config.is_explicit("pool-size"),
+        )
+        store = Store(pool.pool, policy=config.string("maxmemory-policy"), databases=self.databases)
+        if pool.recovered:
+            report = recover(store)
+            self.log.notice("keys of an earlier run are served", keys=report.keys, seconds=round(report.seconds, 3))
+        return store
+
+    def _open_remote_store(self) -> Store:
+        """A pool on memory nodes."""
+        from kvcd.remote_nodes import RemoteNodes  # only who uses RDMA needs what it imports
+
+        self._remote = RemoteNodes(self.config, self.log)
+        store = Store(self._remote.open(), policy=self.config.string("maxmemory-policy"), databases=self.databases)
+        self._remote.start(store)
+        return store
 
     def _pool_size_bytes(self) -> int:
         """Size of the pool: what is asked for, and by default never less than an explicit maxmemory needs."""
@@ -118,6 +139,7 @@ class Server:
         self._store.set_shares(inflight=_share(config, "inflight-share"), pinned=_share(config, "pinned-share"))
         hub.max_clients = min(config.number("maxclients"), _possible_clients())
         hub.stall_limit_ms = config.number("stall-limit-ms")
+        hub.lanes_limit = config.number("batches-in-flight")
         hub.batch_size_limit = config.number("batch-size-limit")
         hub.max_bulk_bytes = config.number("proto-max-bulk-len")
         hub.query_buffer_limit_bytes = config.number("client-query-buffer-limit")
@@ -161,7 +183,13 @@ class Server:
                 self._tick(interval_s)
 
     def _tick(self, interval_s: float) -> None:
-        self._store.maintain(interval_s * 1000 * MAINTENANCE_SHARE)
+        if not self._is_maintaining:
+            self._is_maintaining = True
+            budget_ms = interval_s * 1000 * MAINTENANCE_SHARE
+            if self._remote is None:
+                self._maintain(budget_ms)
+            else:
+                waiting.run(self._maintain, budget_ms)
         self._hub.check_waiting()
         for number in self._output_watch.too_slow(self._hub.clients, self.config.output_limit(), self.now_ms()):
             slow = self._hub.clients[number]
@@ -183,6 +211,13 @@ class Server:
             self._operations_per_second = round((calls - self._operations[0]) / (now_s - self._operations[1]))
             self._operations = (calls, now_s)
 
+    def _maintain(self, budget_ms: float) -> None:
+        """Background work of the store, which may wait for memory nodes."""
+        try:
+            self._store.maintain(budget_ms)
+        finally:
+            self._is_maintaining = False
+
     async def stop(self) -> None:
         """Stop accepting, let what runs finish within `stop-deadline-ms`, close everything, leave the pool in order."""
         for listener in self._listeners:
@@ -197,12 +232,17 @@ class Server:
             client.kill()
         await asyncio.sleep(0)  # connections let go of their pages
         await asyncio.sleep(0)
+        if self._remote is not None:
+            await self._remote.stop()
 
     def close_pool(self) -> None:
         """Let go of the pool; nothing may use it afterwards."""
         if self._pool is not None:
             self._pool.close()
             self._pool = None
+        if self._remote is not None:
+            self._remote.close()
+            self._remote = None
 
 
 def _share(config: Config, name: str) -> float:

@@ -16,7 +16,13 @@ cdef class Hub:
     cdef readonly FastLane lane
     cdef char *read_buffer               # shared: a session that keeps nothing reads into it
     cdef size_t read_buffer_bytes
-    cdef OutBuffer out                   # replies of the batch at hand
+    cdef readonly list lanes             # all that were made
+    cdef list idle_lanes
+    cdef object lane_waiters             # stacks that wait for a lane
+    cdef readonly bint is_remote         # whether the store may wait for other machines: sessions run on stacks of their own then
+    cdef public int lanes_limit          # batches of clients that are under way at a time
+    cdef list spare_buffers
+    cdef int64_t now_ms
     cdef public dict clients             # id -> Session
     cdef public object loop
     cdef public object log
@@ -34,6 +40,11 @@ cdef class Hub:
     cdef uint64_t next_id
     cdef dict waiting                    # sessions that wait for memory or pins -> since when
     cdef bint waking
+    cdef void set_time(self) noexcept
+    cdef FastLane take_lane(self)
+    cdef void give_lane(self, FastLane lane) except *
+    cdef int take_over_buffer(self) except -1
+    cdef void give_buffer(self, char *buffer) except *
 
 
 @cython.final
@@ -59,6 +70,7 @@ cdef class Session:
     cdef public bint close_after_reply
     # --- the connection
     cdef Hub hub
+    cdef FastLane lane                   # what answers this client's commands; over RDMA only while it does
     cdef object transport
     cdef RequestParser parser
     cdef char *own                       # bytes of an unfinished command, or NULL
@@ -74,15 +86,26 @@ cdef class Session:
     cdef bint closed
     cdef bint in_command                 # a slow command has suspended
     cdef bint processing
+    # Over RDMA: what is done for this client runs on a stack of its own, which may wait while others are served.
+    cdef bint working
+    cdef bint uses_shared                # it still needs what lies in the shared read buffer
+    cdef char *borrowed                  # the shared read buffer that it still uses, or NULL
+    cdef object todo                     # what came up meanwhile
     cdef bint yielded                    # had its turn: goes on in the loop's next one
     cdef bint is_waiting                 # listed in the hub's `waiting`
     cdef list staged                     # finished large arguments of the command in progress
     cdef StagedValue receiving
     cdef uint64_t swallow                # payload bytes to be dropped: the pool had no room for them
     cdef bint staging_failed
+    cdef object refusal                  # what the command is answered then
     cdef uint64_t refused_length         # of the value that is being swallowed
     cdef readonly int64_t stalled_since_ms
     cdef void _fail(self) except *
+    cdef int _start(self, int work, object argument) except -1
+    cdef int _do(self, int work, object argument) except -1
+    cdef void _detach(self) except *
+    cdef int _received(self, size_t count) except -1
+    cdef bint _is_held_up(self) noexcept
     cdef int _process(self, char *base, size_t end) except -1
     cdef int _parse(self, char *base, size_t *end) except -1
     cdef int _finish_run(self) except -1
@@ -90,7 +113,7 @@ cdef class Session:
     cdef int _begin_large(self, char *base, size_t *end) except -1
     cdef int _swallow(self, size_t count) except -1
     cdef int _receive(self, size_t count) except -1
-    cdef bint _takes_value(self, char *base, uint64_t *key_bytes)
+    cdef bint _takes_value(self, char *base, int *key_number)
     cdef int _reply(self, object reply) except -1
     cdef int _queue_chunks(self, list chunks) except -1
     cdef int _send(self) except -1

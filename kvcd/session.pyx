@@ -12,7 +12,7 @@ from collections import deque
 from cpython.buffer cimport PyBuffer_FillInfo
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.errno cimport EAGAIN, EINTR, errno
-from libc.stdint cimport int64_t, uint64_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcpy, memmove
 
@@ -23,7 +23,9 @@ from protocol.command_table import lookup
 from protocol.encoder cimport encode_into
 from protocol.parser cimport PARSE_COMMAND, PARSE_ERROR, PARSE_LARGE, RequestParser
 from protocol.replies import Error
-from protocol.writer cimport OutBuffer, out_clear, out_release
+from storage.fabric import waiting
+from protocol.writer cimport OutBuffer, out_clear
+from storage.fabric.waiting cimport suspend
 from storage.staging cimport STAGE_FULL, STAGE_WAIT, PinnedValue, StagedValue
 
 cdef extern from "<sys/socket.h>" nogil:
@@ -35,6 +37,15 @@ cdef enum:
     OWN_BUFFER_BYTES = 16384       # least room of a session that keeps an unfinished command
     PIECE_BYTES = 262144           # of a large value, given to the transport when the socket is full
     SENT_AT_ONCE_BYTES = 4194304   # of large values in one go: other clients wait meanwhile
+    SPARE_BUFFERS = 16
+
+# What a session may have to do, on a stack of its own where the store may wait.
+cdef enum Work:
+    RECEIVED
+    WRITABLE
+    GO_ON
+    TRY_AGAIN
+    STEP
 
 _FAST_NAMES = (
     "NULL", "get", "set", "mget", "mset", "exists", "del", "unlink", "strlen", "ttl", "pttl", "ping", "prefix.match",
@@ -53,6 +64,12 @@ cdef class Hub:
     def __cinit__(self, object server, FastLane lane, object loop, object log):
         self.server = server
         self.lane = lane
+        self.lanes = [lane]
+        self.idle_lanes = [lane]
+        self.lane_waiters = deque()
+        self.lanes_limit = 64
+        self.spare_buffers = []
+        self.is_remote = lane.store.is_remote
         self.loop = loop
         self.log = log
         self.clients = {}
@@ -71,7 +88,54 @@ cdef class Hub:
 
     def __dealloc__(self):
         free(self.read_buffer)
-        out_release(&self.out)
+        for address in self.spare_buffers:
+            free(<void *><size_t>address)
+
+    cdef void set_time(self) noexcept:
+        """Time for everything until the next call."""
+        self.lane.set_time()
+        self.now_ms = self.lane.now_ms
+
+    cdef FastLane take_lane(self):
+        """A lane of its own for a batch that may wait; waits itself when `lanes_limit` of them are under way."""
+        cdef FastLane lane
+        while not self.idle_lanes:
+            if len(self.lanes) < self.lanes_limit:
+                lane = FastLane(self.lane.store)
+                self.lanes.append(lane)
+                self.idle_lanes.append(lane)
+                break
+            self.lane_waiters.append(waiting.current())
+            if not suspend():
+                raise ConnectionError("the server stops")
+        lane = self.idle_lanes.pop()
+        lane.now_ms = self.now_ms
+        return lane
+
+    cdef void give_lane(self, FastLane lane) except *:
+        lane.drop()
+        lane.out.length = 0
+        self.idle_lanes.append(lane)
+        if self.lane_waiters:
+            waiting.resume_soon(self.lane_waiters.popleft())
+
+    cdef int take_over_buffer(self) except -1:
+        """The shared read buffer goes on being used by the client that read last: the others get another."""
+        cdef char *fresh
+        if self.spare_buffers:
+            self.read_buffer = <char *><size_t>self.spare_buffers.pop()
+            return 0
+        fresh = <char *>malloc(READ_BUFFER_BYTES)
+        if fresh == NULL:
+            raise MemoryError("no memory for another read buffer")
+        self.read_buffer = fresh
+        return 0
+
+    cdef void give_buffer(self, char *buffer) except *:
+        if len(self.spare_buffers) < SPARE_BUFFERS:
+            self.spare_buffers.append(<size_t>buffer)
+        else:
+            free(buffer)
 
     def wake(self) -> None:
         """Memory or a pin came free: sessions that wait try again, soon."""
@@ -88,31 +152,35 @@ cdef class Hub:
     def check_waiting(self) -> None:
         """Close the client that holds others up: the one whose unsent or unfinished value moved longest ago."""
         cdef Session session, slowest = None
-        self.lane.set_time()
-        if not self.waiting or min(self.waiting.values()) > self.lane.now_ms - self.stall_limit_ms:
+        self.set_time()
+        if not self.waiting or min(self.waiting.values()) > self.now_ms - self.stall_limit_ms:
             return
         for session in self.clients.values():
             if session.holds_memory() and session not in self.waiting and (
                 slowest is None or session.stalled_since_ms < slowest.stalled_since_ms
             ):
                 slowest = session
-        if slowest is not None and slowest.stalled_since_ms <= self.lane.now_ms - self.stall_limit_ms:
+        if slowest is not None and slowest.stalled_since_ms <= self.now_ms - self.stall_limit_ms:
             self.log.warning("closing the slowest client: others wait for the memory it holds", client=slowest.id, address=slowest.address)
             slowest.kill()
         self.wake()
 
     def calls(self) -> int:
         """Commands that the fast lane has answered."""
-        return self.lane.total_calls()
+        return sum([(<FastLane>lane).total_calls() for lane in self.lanes])
 
     def counters(self) -> dict[str, int]:
         """Counts of the session layer (kvcd.context.ServerState.counters)."""
+        calls = {}
+        for lane in self.lanes:
+            for name, count in (<FastLane>lane).call_counts().items():
+                calls[name] = calls.get(name, 0) + count
         return {
             "connections_received": self.connections_received,
             "connections_rejected": self.connections_rejected,
             "net_input_bytes": self.net_input_bytes,
             "net_output_bytes": self.net_output_bytes,
-            **self.lane.call_counts(),
+            **calls,
         }
 
 
@@ -132,6 +200,9 @@ cdef class Session:
         self.local_address = ""
         self.parser = RequestParser()
         self.staged = []
+        self.todo = deque()
+        if not hub.is_remote:
+            self.lane = hub.lane
 
     def __dealloc__(self):
         free(self.own)
@@ -184,7 +255,7 @@ cdef class Session:
 
     def is_busy(self) -> bool:
         """Whether something is still to be sent, or runs."""
-        return self.in_command or bool(self.queue) or self.transport_busy
+        return self.in_command or bool(self.queue) or self.transport_busy or self.working
 
     def holds_memory(self) -> bool:
         """Whether pool memory waits for this client: an unsent value, an unfinished one, or one of an unfinished command."""
@@ -197,8 +268,8 @@ cdef class Session:
         cdef Hub hub = self.hub
         self.transport = transport
         hub.connections_received += 1
-        hub.lane.set_time()
-        self.created_at_ms = self.last_interaction_ms = self.stalled_since_ms = hub.lane.now_ms
+        hub.set_time()
+        self.created_at_ms = self.last_interaction_ms = self.stalled_since_ms = hub.now_ms
         sock = transport.get_extra_info("socket")
         self.descriptor = sock.fileno()
         transport.set_write_buffer_limits(0)
@@ -227,7 +298,8 @@ cdef class Session:
         """Give back whatever the connection held."""
         self.closed = True
         self.hub.clients.pop(self.id, None)
-        self._release()
+        if not self.working:
+            self._release()  # else when what is under way for it has ended
 
     cdef void _release(self) except *:
         cdef StagedValue staged
@@ -249,7 +321,7 @@ cdef class Session:
 
     def eof_received(self) -> bool:
         """The client will send no more; what it asked is answered, then the connection closes."""
-        if self.queue or self.in_command:
+        if self.queue or self.in_command or self.working:
             self.close_after_reply = True
             return True
         return False
@@ -262,11 +334,7 @@ cdef class Session:
         """The transport is empty again, and has let go of what it held."""
         self.transport_busy = False
         self.hub.wake()
-        if self.closed:
-            return
-        self._drain()
-        if not self.queue and not self.transport_busy:
-            self._go_on()
+        self._start(WRITABLE, None)
 
     def get_buffer(self, hint):
         """Where the next read goes: pages of a value, this session's own buffer, or the shared one."""
@@ -305,29 +373,107 @@ cdef class Session:
         cdef Hub hub = self.hub
         if self.closed:
             return
-        hub.lane.set_time()
-        self.last_interaction_ms = hub.lane.now_ms
+        hub.set_time()
+        self.last_interaction_ms = hub.now_ms
         self.net_input_bytes += count
         hub.net_input_bytes += count
+        if hub.is_remote:
+            self.uses_shared = self.region == hub.read_buffer and not self.swallow
+            self._start(RECEIVED, count)
+        else:
+            self._received(count)
+
+    cdef int _received(self, size_t count) except -1:
         try:
             if self.receiving is not None:
                 self._receive(count)
             elif self.swallow:
                 self._swallow(count)
             elif self.held == 0:
-                self._process(hub.read_buffer, count)
+                self._process(self.region, count)
             else:
                 self.held += count
                 self._process(self.own, self.held)
         except Exception:
             self._fail()
+        return 0
 
     cdef void _fail(self) except *:
         """A connection's error ends that connection, with one line. Nothing of its batch is left to the next client."""
         self.hub.log.exception("closing a client after an internal error", client=self.id, address=self.address)
-        self.hub.lane.drop()
-        self.hub.out.length = 0
+        self.lane.drop()
+        self.lane.out.length = 0
         self.kill()
+
+    # ------------------------------------------------------------------- stacks
+
+    cdef int _start(self, int work, object argument) except -1:
+        """Do something for this client: now, or where the store may wait on a stack of its own and after what that is at."""
+        if not self.hub.is_remote:
+            return self._do(work, argument)
+        if self.working:
+            self.todo.append((work, argument))
+            return 0
+        self.working = True
+        if not waiting.run(self._work, work, argument):
+            self._detach()
+        return 0
+
+    def _work(self, int work, object argument) -> None:
+        """Body of such a stack."""
+        cdef Hub hub = self.hub
+        try:
+            self.lane = hub.take_lane()
+            try:
+                self._do(work, argument)
+                while self.todo:
+                    work, argument = self.todo.popleft()
+                    self._do(work, argument)
+            finally:
+                hub.give_lane(self.lane)
+                self.lane = None
+        finally:
+            self.working = False
+            self.uses_shared = False
+            if self.borrowed != NULL:
+                hub.give_buffer(self.borrowed)
+                self.borrowed = NULL
+        if self.closed:
+            self._release()
+        elif not self._is_held_up():
+            self._resume()
+
+    cdef void _detach(self) except *:
+        """The stack waits. Nothing is read until it is done, and the buffer that it works on is its own till then."""
+        if self.uses_shared and self.borrowed == NULL:
+            self.borrowed = self.hub.read_buffer
+            self.hub.take_over_buffer()
+        self._pause()
+
+    cdef int _do(self, int work, object argument) except -1:
+        if self.closed:
+            return 0
+        self.lane.now_ms = self.hub.now_ms
+        try:
+            if work == RECEIVED:
+                self._received(argument)
+            elif work == WRITABLE:
+                self._drain()
+                if not self.queue and not self.transport_busy:
+                    self._go_on()
+            elif work == GO_ON:
+                self._go_on()
+            elif work == TRY_AGAIN:
+                self._try_again(argument)
+            else:
+                self._step(argument)
+        except Exception:
+            self._fail()
+        return 0
+
+    cdef bint _is_held_up(self) noexcept:
+        """Whether nothing may be read for now."""
+        return bool(self.queue) or self.in_command or self.transport_busy or self.yielded or self.is_waiting
 
     # -------------------------------------------------------------- processing
 
@@ -339,9 +485,10 @@ cdef class Session:
         finally:
             self.processing = False
         if self.closed:
-            self.hub.out.length = 0  # what it had coming; the next client's replies begin here
+            self.lane.out.length = 0  # what it had coming; the next client's replies begin here
             return 0
         self._keep(base, end)
+        self.uses_shared = False
         if self.held > self.hub.query_buffer_limit_bytes:
             self.hub.log.warning("closing a client: its unfinished command exceeds client-query-buffer-limit", client=self.id)
             self.transport.abort()
@@ -353,7 +500,7 @@ cdef class Session:
         """Take command after command. Stops at the end of the bytes, or where this client has to wait."""
         cdef int status, taken
         cdef RequestParser parser = self.parser
-        cdef FastLane lane = self.hub.lane
+        cdef FastLane lane = self.lane
         cdef int turns = self.hub.batch_size_limit
         while not self.closed and not self.close_after_reply and not self.queue and not self.in_command:
             if turns == 0:
@@ -404,21 +551,21 @@ cdef class Session:
     def _next_turn(self) -> None:
         """Others had their turn since `batch-size-limit` cut this client's batch."""
         self.yielded = False
-        self._go_on()
+        self._start(GO_ON, None)
 
     cdef int _finish_run(self) except -1:
         """Answer the commands taken so far; nonzero when they wait for pins, to be parsed again then."""
         cdef list chunks = []
-        cdef FastLane lane = self.hub.lane
+        cdef FastLane lane = self.lane
         if lane.pending_count == 0:
             return 0
-        if lane.run(&self.hub.out, self._resp, chunks) == RUN_WAITS:
+        if lane.run(self._resp, chunks) == RUN_WAITS:
             self.parser.rewind(lane.first_frame)
             self._wait()
             return 1
         if chunks:
             self._queue_chunks(chunks)
-        elif self.hub.out.length > 1048576:
+        elif lane.out.length > 1048576:
             self._send()
         return 0
 
@@ -431,7 +578,7 @@ cdef class Session:
         cdef list args = []
         if self.staging_failed:
             self._drop_staged()
-            return self._reply(OUT_OF_MEMORY)
+            return self._reply(self.refusal)
         for i in range(parser.argc):
             if parser.args[i].staged:
                 args.append(self.staged[parser.args[i].offset])
@@ -462,7 +609,7 @@ cdef class Session:
 
     def _follow(self, coroutine, future) -> None:
         future._asyncio_future_blocking = False
-        future.add_done_callback(lambda done: self._step(coroutine))
+        future.add_done_callback(lambda done: self._start(STEP, coroutine))
 
     def _step(self, coroutine) -> None:
         """Drive a suspended command on."""
@@ -487,7 +634,7 @@ cdef class Session:
         self._go_on()
 
     cdef int _reply(self, object reply) except -1:
-        encode_into(&self.hub.out, reply, self._resp)
+        encode_into(&self.lane.out, reply, self._resp)
         return 0
 
     cdef int _protocol_error(self, str text) except -1:
@@ -498,8 +645,8 @@ cdef class Session:
 
     # ----------------------------------------------------------- large arguments
 
-    cdef bint _takes_value(self, char *base, uint64_t *key_bytes):
-        """Whether the argument that comes now is a value of its command, and how long the key before it is."""
+    cdef bint _takes_value(self, char *base, int *key_number):
+        """Whether the argument that comes now is a value of its command, and which argument is its key."""
         cdef RequestParser parser = self.parser
         cdef int number = parser.argc, first = 1
         cdef bytes name
@@ -508,7 +655,7 @@ cdef class Session:
         name = base[parser.args[0].offset : parser.args[0].offset + parser.args[0].length].lower()
         if parser.args[1].staged:
             return False
-        key_bytes[0] = parser.args[1].length
+        key_number[0] = 1
         if name == b"prefix.set":
             while first < number and not parser.args[first].staged:
                 word = base[parser.args[first].offset : parser.args[first].offset + parser.args[first].length].lower()
@@ -520,37 +667,47 @@ cdef class Session:
                     break
             if number <= first or (number - first) % 2 == 0:
                 return False
-            key_bytes[0] = parser.args[number - 1].length
-            return key_bytes[0] <= 16384
+            key_number[0] = number - 1
+            return not parser.args[number - 1].staged and parser.args[number - 1].length <= 16384
         spec = lookup(name)
         if spec is None or spec.first_value == 0 or number < spec.first_value:
             return False
         if spec.value_step:
             if (number - spec.first_value) % spec.value_step:
                 return False
-            key_bytes[0] = parser.args[number - 1].length
+            key_number[0] = number - 1
         elif number != spec.first_value:
             return False
-        return key_bytes[0] <= 16384
+        return not parser.args[key_number[0]].staged and parser.args[key_number[0]].length <= 16384
 
     cdef int _begin_large(self, char *base, size_t *end) except -1:
         """A large argument begins at the parser's position. Nonzero when parsing may go on at once."""
         cdef RequestParser parser = self.parser
-        cdef uint64_t key_bytes = 0, available = 0, take, done = 0, part
+        cdef uint64_t available = 0, take, done = 0, part
+        cdef int key_number = 0
         cdef StagedValue staged
         cdef int result
         cdef char *place
-        if self.staging_failed or not self._takes_value(base, &key_bytes):
+        if self.staging_failed or not self._takes_value(base, &key_number):
             if not self.staging_failed:
                 parser.decline_large()
                 return 1
             result = STAGE_FULL
             staged = None
         else:
-            staged = StagedValue(self.hub.lane.store.staging, parser.large_length, key_bytes)
-            if self.staged:
-                staged.share_turn(self.staged[0])
-            result = staged.reserve()
+            staged = None
+            result = STAGE_FULL
+            self.refusal = OUT_OF_MEMORY
+            try:
+                staged = self.lane.store.stage(
+                    self.db, base + parser.args[key_number].offset, <uint32_t>parser.args[key_number].length, parser.large_length
+                )
+            except ConnectionError as error:
+                self.refusal = Error(f"ERR {error}")
+            if staged is not None:
+                if self.staged:
+                    staged.share_turn(self.staged[0])
+                result = staged.reserve()
             if result == STAGE_WAIT:
                 staged.discard()
                 self._wait()
@@ -560,6 +717,7 @@ cdef class Session:
             take = parser.large_length
         if result == STAGE_FULL:
             if staged is not None:
+                self.refusal = _no_room_for(staged)
                 staged.discard()
             self.staging_failed = True
             if take == parser.large_length:
@@ -570,12 +728,13 @@ cdef class Session:
             end[0] = parser.position
             return 0
         while done < take:
+            staged.reserve()
             place = staged.region(&available)
             part = available if available < take - done else take - done
             memcpy(place, base + parser.position + done, part)
             staged.advance(part)
             done += part
-        self.stalled_since_ms = self.hub.lane.now_ms
+        self.stalled_since_ms = self.hub.now_ms
         if take == parser.large_length:
             parser.position += take
             return self._end_receiving(staged, parser.large_length)
@@ -585,6 +744,9 @@ cdef class Session:
         return 0
 
     cdef int _end_receiving(self, StagedValue staged, uint64_t length) except -1:
+        if staged is not None and staged.failed:
+            self._lose_value(staged)
+            staged = None
         self.parser.staged_done(len(self.staged), length)
         self.staged.append(staged)
         return 1
@@ -594,7 +756,7 @@ cdef class Session:
         cdef StagedValue staged = self.receiving
         cdef int result
         staged.advance(count)
-        self.stalled_since_ms = self.hub.lane.now_ms
+        self.stalled_since_ms = self.hub.now_ms
         if staged.received == staged.size_bytes:
             self.receiving = None
             self._end_receiving(staged, staged.size_bytes)
@@ -606,11 +768,18 @@ cdef class Session:
             self._refuse_value()
         return 0
 
+    def _lose_value(self, StagedValue staged) -> None:
+        """The memory node was lost before it had the whole value."""
+        self.staging_failed = True
+        self.refusal = _no_room_for(staged)
+        staged.discard()
+
     def _refuse_value(self) -> None:
         """The pool has no room for what is being received: read past it, then answer with the error."""
         cdef StagedValue staged = self.receiving
         self.receiving = None
         self.staging_failed = True
+        self.refusal = _no_room_for(staged)
         self.refused_length = staged.size_bytes
         self.swallow = staged.size_bytes - staged.received
         staged.discard()
@@ -641,7 +810,7 @@ cdef class Session:
         if self.queue is None:
             self.queue = deque()
         if not self.queue:
-            self.stalled_since_ms = self.hub.lane.now_ms
+            self.stalled_since_ms = self.hub.now_ms
         for chunk in chunks:
             if isinstance(chunk, bytes):
                 if not chunk:
@@ -654,7 +823,7 @@ cdef class Session:
 
     cdef int _send(self) except -1:
         """Send the replies at hand; what the socket does not take is queued."""
-        cdef OutBuffer *out = &self.hub.out
+        cdef OutBuffer *out = &self.lane.out
         cdef ssize_t sent = 0
         cdef size_t length = out.length
         if length == 0:
@@ -699,7 +868,13 @@ cdef class Session:
             else:
                 value = <PinnedValue>chunk
                 total = value.size_bytes
-                place = value.run_at(self.chunk_position, &available)
+                place = value.piece_at(self.chunk_position, &available)
+                if self.closed:
+                    return 0  # closed while it waited: the descriptor may be another client's by now
+                if place == NULL and value.failed():
+                    self.hub.log.warning("closing a client: the memory node of a value that it was being sent is lost", client=self.id)
+                    self.transport.abort()
+                    return 0
             if budget == 0:
                 # Others wait too: go on in the loop's next turn.
                 self.transport_busy = True
@@ -721,11 +896,16 @@ cdef class Session:
                 # The transport waits for the socket, with one piece in its hands.
                 if value is None:
                     piece = memoryview(chunk)[self.chunk_position :]
-                elif place != NULL:
+                elif not self.hub.is_remote:
                     piece = memoryview(value.slice(self.chunk_position, PIECE_BYTES))
+                elif place != NULL:
+                    # A copy, since the staging buffer is wanted by others while this client reads on.
+                    piece = PyBytes_FromStringAndSize(place, available if available < PIECE_BYTES else PIECE_BYTES)
+                    value.release_staging()
                 else:
                     piece = bytearray(PIECE_BYTES if total - self.chunk_position > PIECE_BYTES else total - self.chunk_position)
-                    value.copy_at(self.chunk_position, piece, len(piece))
+                    if value.copy_at(self.chunk_position, piece, len(piece)) != 0 or self.closed:
+                        continue
                 sent = len(piece)
                 self.transport.write(piece)
             budget -= sent if <uint64_t>sent < budget else budget
@@ -733,7 +913,7 @@ cdef class Session:
             self.queued_bytes -= sent
             self.net_output_bytes += sent
             self.hub.net_output_bytes += sent
-            self.stalled_since_ms = self.hub.lane.now_ms
+            self.stalled_since_ms = self.hub.now_ms
             if self.chunk_position == total:
                 self.queue.popleft()
                 self.chunk_position = 0
@@ -775,7 +955,7 @@ cdef class Session:
             self.held = length
         if start:
             self.parser.rebase(start)
-        if self.queue or self.in_command or self.transport_busy or self.yielded or self.is_waiting:
+        if self._is_held_up():
             self._pause()
 
     cdef void _pause(self) except *:
@@ -784,7 +964,8 @@ cdef class Session:
             self.transport.pause_reading()
 
     cdef void _resume(self) except *:
-        if self.reading_paused and not self.closed:
+        # Not while a stack of this client's is under way: it resumes reading when it is done.
+        if self.reading_paused and not self.closed and not self.working:
             self.reading_paused = False
             self.transport.resume_reading()
 
@@ -792,11 +973,14 @@ cdef class Session:
         """Wait for memory or pins that others hold."""
         if not self.is_waiting:
             self.is_waiting = True
-            self.hub.waiting[self] = self.hub.lane.now_ms
+            self.hub.waiting[self] = self.hub.now_ms
         self._pause()
 
     def try_again(self, since_ms) -> None:
         """Memory or a pin came free since ``_wait``."""
+        self._start(TRY_AGAIN, since_ms)
+
+    def _try_again(self, since_ms) -> None:
         cdef int result
         self.is_waiting = False
         if self.closed:
@@ -821,13 +1005,21 @@ cdef class Session:
             return
         try:
             if self.held and self.receiving is None and not self.swallow:
-                self.hub.lane.set_time()
+                self.hub.set_time()
+                self.lane.now_ms = self.hub.now_ms
                 self._process(self.own, self.held)
         except Exception:
             self._fail()
             return
-        if not (self.queue or self.in_command or self.transport_busy or self.yielded or self.is_waiting):
+        if not self._is_held_up():
             self._resume()
+
+
+cdef object _no_room_for(StagedValue staged):
+    """The error for a value that could not be received to its end: its pool is full, or its memory node is lost."""
+    if staged.engine.pool.fabric.is_lost:
+        return Error(f"ERR memory node {staged.engine.name} unreachable")
+    return OUT_OF_MEMORY
 
 
 def _is_local(peer) -> bool:

@@ -5,7 +5,7 @@ cimport cython
 from libc.stdint cimport int16_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from storage.fabric.base cimport FabricOp
-from storage.words cimport Heat
+from storage.words cimport MAX_DATABASES, Heat
 
 
 cdef enum RequestKind:
@@ -59,6 +59,7 @@ cdef struct Request:
     uint64_t parent_hash
     # --- what is answered
     uint8_t status
+    uint8_t node              # where the key lives
     bint pinned               # a READ of a paged value: page_list[0] is named by a hazard until unpin
     const char *out           # payload, or the tail of a paged one
     uint64_t out_bytes        # of the whole value
@@ -88,7 +89,6 @@ cdef struct Request:
     bint was_expired
     int16_t candidate         # number of the slot in the sets read: distance * 7 + index
     int16_t hazard            # transient hazard in use, or -1
-    uint32_t first_op         # this request's first operation in the round before
     uint32_t cas_op           # the operation that decides
     uint64_t hash_low
     uint64_t hash_high
@@ -113,12 +113,36 @@ cdef struct Request:
     bint has_list_page
     uint64_t new_word
     uint64_t reserved_word
-    uint64_t zero
+    uint64_t stamp            # the key's change counter before its slot was read, for the location cache
+    uint64_t read_clock       # the engine's clock when the slot was read with the cell
+    bint is_remembered        # slot and word come from the location cache
 
 cdef struct Operations:
     FabricOp *items
     uint32_t count
     uint32_t capacity
+
+# What one node has to do with a batch.
+cdef struct NodeRound:
+    Operations building      # the doorbell that is being written
+    Operations finished      # the doorbell whose results are there
+    Operations trailing      # what nobody waits for: heat, released hazards
+    int64_t ticket           # of the doorbell under way
+    bint is_posted           # there is one
+    uint32_t requests        # of this node that are not DONE
+    bint is_used             # any request of this batch lives here
+    bint is_open             # not all of them are DONE
+    bint is_waiting          # some of them wait for memory
+    uint64_t epoch_moves     # of the pool, when the keys were placed
+    bint reads_epochs        # the doorbell under way reads the databases' epochs
+    bint reads_counters      # and the change counters
+    uint32_t remembered      # look-ups that the location cache may answer
+    uint64_t epochs[MAX_DATABASES]
+    uint64_t *counters       # CHANGE_COUNTERS words, as read by this batch; NULL until they are wanted
+    int16_t *released        # places of the hazard row that hold a name nobody needs any more
+    uint32_t released_count
+    uint32_t released_capacity
+    uint32_t emptied_count   # of these, the first ones are being emptied by the doorbell under way
 
 cdef enum:
     ARENA_HEAD_BYTES = 32   # an ArenaBlock's own fields, rounded up to 16
@@ -133,9 +157,9 @@ cdef class Batch:
     cdef Request *requests
     cdef uint32_t count
     cdef uint32_t capacity
-    cdef Operations building     # the doorbell that is being written
-    cdef Operations finished     # the doorbell whose results are there
-    cdef Operations trailing     # what nobody waits for: heat, released hazards
+    cdef NodeRound *rounds       # one for each node
+    cdef NodeRound *round        # the one at hand
+    cdef uint32_t node_count
     cdef ArenaBlock *first_block
     cdef ArenaBlock *block
     cdef uint32_t now32
@@ -146,6 +170,7 @@ cdef class Batch:
 
 
 cdef int grow(Operations *operations) noexcept nogil
+cdef void note_released(NodeRound *round, int16_t place) noexcept nogil
 
 
 cdef inline FabricOp *append_operation(Operations *operations) noexcept nogil:

@@ -1,8 +1,8 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
 """Batch: requests that go to the pool together, their scratch memory and their doorbells."""
 
-from libc.stdint cimport uint32_t
-from libc.stdlib cimport abort, free, malloc, realloc
+from libc.stdint cimport int16_t, uint32_t
+from libc.stdlib cimport abort, calloc, free, malloc, realloc
 from libc.string cimport memset
 
 from storage.fabric.base cimport FabricOp
@@ -30,26 +30,48 @@ cdef void shrink(Operations *operations) noexcept nogil:
         operations.capacity = 0
 
 
+cdef void note_released(NodeRound *round, int16_t place) noexcept nogil:
+    """A place of the hazard row is to be emptied with the next doorbell."""
+    cdef uint32_t larger
+    if round.released_count == round.released_capacity:
+        larger = round.released_capacity * 2 if round.released_capacity else 64
+        round.released = <int16_t *>realloc(round.released, larger * sizeof(int16_t))
+        if round.released == NULL:
+            abort()
+        round.released_capacity = larger
+    round.released[round.released_count] = place
+    round.released_count += 1
+
+
 cdef class Batch:
     """Requests of one run and everything that they need until all are answered.
 
     Memory handed out by ``allocate`` and pointers in answered requests live until ``clear``.
     """
 
-    def __cinit__(self, unsigned int capacity=256):
+    def __cinit__(self, unsigned int capacity=256, unsigned int nodes=1):
         self.capacity = capacity
+        self.node_count = nodes
+        self.rounds = <NodeRound *>calloc(nodes, sizeof(NodeRound))
+        self.round = self.rounds
         # Not a constant: for one the compiler writes `rep stos`, which costs 50 ns here; libc's memset costs 8.
         self.request_bytes = sizeof(Request)
         self.requests = <Request *>malloc(capacity * sizeof(Request))
-        if self.requests == NULL:
+        if self.requests == NULL or self.rounds == NULL:
             raise MemoryError("no memory for a batch")
 
     def __dealloc__(self):
         cdef ArenaBlock *following
+        cdef uint32_t i
         free(self.requests)
-        free(self.building.items)
-        free(self.finished.items)
-        free(self.trailing.items)
+        if self.rounds != NULL:
+            for i in range(self.node_count):
+                free(self.rounds[i].building.items)
+                free(self.rounds[i].finished.items)
+                free(self.rounds[i].trailing.items)
+                free(self.rounds[i].counters)
+                free(self.rounds[i].released)
+            free(self.rounds)
         while self.first_block != NULL:
             following = self.first_block.next
             free(self.first_block)
@@ -70,10 +92,12 @@ cdef class Batch:
     cdef void clear(self) noexcept nogil:
         """Forget all requests; the first block of scratch memory stays for the next run."""
         cdef ArenaBlock *following
+        cdef uint32_t i
         self.count = 0
-        shrink(&self.building)
-        shrink(&self.finished)
-        shrink(&self.trailing)
+        for i in range(self.node_count):
+            shrink(&self.rounds[i].building)
+            shrink(&self.rounds[i].finished)
+            shrink(&self.rounds[i].trailing)
         if self.first_block != NULL:
             self.first_block.used = 0
             self.block = self.first_block.next

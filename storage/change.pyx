@@ -8,7 +8,7 @@ from the exact word that was read.
 """
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
-from libc.string cimport memcmp, memcpy, memset
+from libc.string cimport memcpy, memset
 
 from storage.batch cimport (
     CONDITION_NX,
@@ -34,6 +34,8 @@ from storage.cells cimport CELL_BYTES, class_for
 from storage.engine cimport (
     AWAIT_INDEX,
     AWAIT_MEMORY,
+    CHANGE_BEGINS,
+    CHANGE_ENDS,
     EXPEL,
     OLD,
     OLD_LIST,
@@ -45,12 +47,13 @@ from storage.engine cimport (
     SWAP,
     UNLINK,
     Engine,
-    slot_words,
     emit,
+    hash_request,
+    home_of,
+    slot_words,
 )
-from storage.fabric.base cimport OP_CAS, OP_FAA, OP_READ, OP_WRITE, FabricOp
-from storage.hashing cimport KeyHash, hash_key
-from storage.lookup cimport locate_payload, parse_cell, read_list_page
+from storage.fabric.base cimport OP_CAS, OP_READ, OP_WRITE, FabricOp
+from storage.lookup cimport locate_payload, parse_cell, read_list_page, same_key
 from storage.words cimport (
     CELL_HAS_EXPIRY,
     CELL_HAS_PARENT,
@@ -209,11 +212,16 @@ cdef void read_victim(Engine engine, Batch batch, Request *request) noexcept nog
 
 cdef void clear_damaged(Engine engine, Batch batch, Request *request) noexcept nogil:
     """The slot names a cell that does not name it back: clear the slot alone, free nothing."""
+    cdef uint64_t counter = engine.pool.counter_offset(request.hash_high)
+    if engine.pool.fabric.is_remote and request.kind != KIND_EVICT:
+        engine.pool.fetch_and_add(counter, CHANGE_BEGINS)
     if engine.pool.compare_and_swap(
         engine.pool.slot_offset(request.slot), request.word, freed_word(engine.pool.word_format, request.word)
     ) == request.word:
         # Otherwise it was changed under this reader, where READs keep no order: nothing is wrong with it.
         engine.counts.damaged += 1
+    if engine.pool.fabric.is_remote and request.kind != KIND_EVICT:
+        engine.pool.fetch_and_add(counter, CHANGE_ENDS)
     if request.kind == KIND_EVICT:
         engine.finish(batch, request, STATUS_CONFLICT)
     else:
@@ -235,7 +243,7 @@ cdef void after_old(Engine engine, Batch batch, Request *request) noexcept nogil
     old_key = request.cell + cell_prefix_bytes(header)
     if request.kind == KIND_EVICT:
         adopt_key(engine, request, header, old_key)
-    elif header.key_bytes != request.key_bytes or memcmp(old_key, request.key, request.key_bytes):
+    elif not same_key(request, header, old_key):
         next_old(engine, batch, request, STATUS_OK)  # another key with the same tag
         return
     locate_payload(request)
@@ -248,14 +256,14 @@ cdef void after_old(Engine engine, Batch batch, Request *request) noexcept nogil
 
 cdef void adopt_key(Engine engine, Request *request, CellHeader *header, char *key) noexcept nogil:
     """EVICT: the victim's key tells its change counter."""
-    cdef KeyHash key_hash
+    cdef uint64_t epoch = engine.pool.epochs[header.database]
     request.database = header.database
-    key_hash = hash_key(
-        engine.pool.secret_low ^ ((<uint64_t>header.epoch << 8 | header.database) * <uint64_t>0x9E3779B97F4A7C15),
-        engine.pool.secret_high, key, header.key_bytes,
-    )
-    request.hash_high = key_hash.high
-    request.home = key_hash.low % engine.pool.geometry.set_count
+    request.key = key
+    request.key_bytes = header.key_bytes
+    hash_request(engine.pool, request)
+    # The cell holds the lower half; an entry of an epoch that is gone had its own home.
+    epoch = (epoch & ~<uint64_t>0xFFFFFFFF) | header.epoch
+    request.home = home_of(request.hash_low, epoch, engine.pool.geometry.set_count)
 
 
 cdef void decide(Engine engine, Batch batch, Request *request) noexcept nogil:
@@ -447,18 +455,18 @@ cdef void overwrite(Engine engine, Batch batch, Request *request) noexcept nogil
         return
     request.new_word = live_word(engine, request, word_binding(request.word), word_version(request.word) + 1)
     emit_cell(engine, batch, request, request.new_word)
-    request.cas_op = batch.building.count
+    engine.count_change(batch, request, CHANGE_BEGINS)
+    request.cas_op = batch.round.building.count
     op = emit(batch, OP_CAS, engine.pool.slot_offset(request.slot), NULL, 0)
     op.compare = request.word
     op.swap = request.new_word
-    op = emit(batch, OP_FAA, engine.pool.counter_offset(request.hash_high), NULL, 0)
-    op.compare = 1
+    engine.count_change(batch, request, CHANGE_ENDS)
     request.state = SWAP
 
 
 cdef void after_swap(Engine engine, Batch batch, Request *request) noexcept nogil:
     cdef uint64_t old = request.word
-    if batch.finished.items[request.cas_op].result != old:
+    if batch.round.finished.items[request.cas_op].result != old:
         if request.flags & (KEEP_VALUE | KEEP_TTL):
             # The new cell holds what was true of a value that is gone.
             engine.allocator.free_cell(request.new_location, request.new_class)
@@ -470,6 +478,11 @@ cdef void after_swap(Engine engine, Batch batch, Request *request) noexcept nogi
     if request.was_expired:
         engine.counts.expired += 1
     engine.counts.overwritten += 1
+    if request.epoch != <uint32_t>engine.pool.epochs[request.database]:
+        # Flushed meanwhile: it is not counted any more, and the sweep may have passed it.
+        engine.room.note_flush()
+        engine.finish(batch, request, STATUS_OK)
+        return
     engine.expires[request.database] += <int>word_has_ttl(request.new_word) - <int>word_has_ttl(old)
     engine.stored_bytes[request.database] += <int64_t>(<CellHeader *>request.image).value_bytes - <int64_t>request.out_bytes
     if not request.flags & KEEP_VALUE:
@@ -518,7 +531,7 @@ cdef void insert(Engine engine, Batch batch, Request *request) noexcept nogil:
     if distance > 0 and not request.raised:
         # Raised before anything is put away from home: it may be too high after a crash, never too low.
         overflow = (<uint64_t *>request.sets)[0]
-        request.cas_op = batch.building.count
+        request.cas_op = batch.round.building.count
         op = emit(batch, OP_CAS, engine.pool.set_offset(request.home), NULL, 0)
         op.compare = overflow
         op.swap = make_overflow(
@@ -531,7 +544,7 @@ cdef void insert(Engine engine, Batch batch, Request *request) noexcept nogil:
 
 
 cdef void after_raise(Engine engine, Batch batch, Request *request) noexcept nogil:
-    cdef FabricOp *op = &batch.finished.items[request.cas_op]
+    cdef FabricOp *op = &batch.round.finished.items[request.cas_op]
     if op.result != op.compare:
         engine.restart(batch, request)
         return
@@ -555,7 +568,7 @@ cdef void reserve(Engine engine, Batch batch, Request *request) noexcept nogil:
     )
     request.new_word = live_word(engine, request, binding, word_version(word) + 2)
     emit_cell(engine, batch, request, request.new_word)
-    request.cas_op = batch.building.count
+    request.cas_op = batch.round.building.count
     op = emit(batch, OP_CAS, engine.pool.slot_offset(request.slot), NULL, 0)
     op.compare = word
     op.swap = request.reserved_word
@@ -574,8 +587,8 @@ cdef void release_reservation(Engine engine, Request *request) noexcept nogil:
 
 cdef void after_reserve(Engine engine, Batch batch, Request *request) noexcept nogil:
     """The slot is reserved under our tag and the sets were read after that: is anyone else there with this key?"""
-    cdef FabricOp *first = &batch.finished.items[request.cas_op]
-    cdef FabricOp *second = &batch.finished.items[request.cas_op + 1]
+    cdef FabricOp *first = &batch.round.finished.items[request.cas_op]
+    cdef FabricOp *second = &batch.round.finished.items[request.cas_op + 1]
     cdef int number, total, mine = request.candidate
     cdef uint64_t *words
     cdef uint32_t wanted, expelled = 0
@@ -616,7 +629,7 @@ cdef void after_reserve(Engine engine, Batch batch, Request *request) noexcept n
                     engine.restart(batch, request)
                     return
             if expelled == 0:
-                request.cas_op = batch.building.count
+                request.cas_op = batch.round.building.count
             expelled += 1
             op = emit(batch, OP_CAS,
                 engine.pool.slot_offset(
@@ -648,16 +661,14 @@ cdef bint is_other_key(Engine engine, Request *request, int number) noexcept nog
         return False
     if header.echo != <uint32_t>word:
         return False
-    return header.key_bytes != request.key_bytes or memcmp(
-        head + cell_prefix_bytes(header), request.key, request.key_bytes
-    ) != 0
+    return not same_key(request, header, head + cell_prefix_bytes(header))
 
 
 cdef void after_expel(Engine engine, Batch batch, Request *request) noexcept nogil:
     cdef uint32_t i
     cdef FabricOp *op
     for i in range(request.expelled):
-        op = &batch.finished.items[request.cas_op + i]
+        op = &batch.round.finished.items[request.cas_op + i]
         if op.result != op.compare:
             # It was published in between: ours must not be.
             release_reservation(engine, request)
@@ -674,7 +685,7 @@ cdef void publish(Engine engine, Batch batch, Request *request) noexcept nogil:
     request.heat.frequency_minute = <unsigned short>(engine.now_ms // 60000)
     # Before it is published: an evictor must not take a new entry for the coldest of all.
     emit(batch, OP_WRITE, engine.pool.heat_offset(request.slot), &request.heat, HEAT_BYTES)
-    request.cas_op = batch.building.count
+    request.cas_op = batch.round.building.count
     op = emit(batch, OP_CAS, engine.pool.slot_offset(request.slot), NULL, 0)
     op.compare = request.reserved_word
     op.swap = request.new_word
@@ -682,16 +693,26 @@ cdef void publish(Engine engine, Batch batch, Request *request) noexcept nogil:
 
 
 cdef void after_publish(Engine engine, Batch batch, Request *request) noexcept nogil:
-    if batch.finished.items[request.cas_op].result != request.reserved_word:
+    if batch.round.finished.items[request.cas_op].result != request.reserved_word:
         engine.restart(batch, request)
         return
     request.is_published = True
     request.word = request.new_word
     engine.counts.inserted += 1
-    engine.keys[request.database] += 1
-    engine.expires[request.database] += word_has_ttl(request.new_word)
-    engine.stored_bytes[request.database] += request.key_bytes + <int64_t>(<CellHeader *>request.image).value_bytes
-    engine.room.note_insert(request.slot)
+    if request.epoch == <uint32_t>engine.pool.epochs[request.database]:
+        engine.keys[request.database] += 1
+        engine.expires[request.database] += word_has_ttl(request.new_word)
+        engine.stored_bytes[request.database] += request.key_bytes + <int64_t>(<CellHeader *>request.image).value_bytes
+        engine.room.note_insert(request.slot)
+    else:
+        # Flushed before it was published: the sweep of that flush may have passed its place.
+        engine.room.note_insert(request.slot)
+        engine.room.note_flush()
+    if engine.locations is not None:
+        # Until it was published nobody could know it: any stamp from before will do.
+        request.stamp = engine.locations.stamp_of(request.hash_high)
+        request.out_expire_ms = request.expire_at_ms
+        engine.remember(request)
     engine.finish(batch, request, STATUS_OK)
 
 
@@ -699,18 +720,18 @@ cdef void after_publish(Engine engine, Batch batch, Request *request) noexcept n
 
 cdef void unlink_old(Engine engine, Batch batch, Request *request) noexcept nogil:
     cdef FabricOp *op
-    request.cas_op = batch.building.count
+    engine.count_change(batch, request, CHANGE_BEGINS)
+    request.cas_op = batch.round.building.count
     op = emit(batch, OP_CAS, engine.pool.slot_offset(request.slot), NULL, 0)
     op.compare = request.word
     op.swap = freed_word(engine.pool.word_format, request.word)
-    op = emit(batch, OP_FAA, engine.pool.counter_offset(request.hash_high), NULL, 0)
-    op.compare = 1
+    engine.count_change(batch, request, CHANGE_ENDS)
     request.state = UNLINK
 
 
 cdef void after_unlink(Engine engine, Batch batch, Request *request) noexcept nogil:
     cdef CellHeader *header = <CellHeader *>request.cell
-    if batch.finished.items[request.cas_op].result != request.word:
+    if batch.round.finished.items[request.cas_op].result != request.word:
         if request.kind == KIND_EVICT:
             engine.finish(batch, request, STATUS_CONFLICT)
         else:

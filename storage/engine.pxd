@@ -4,8 +4,10 @@
 cimport cython
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
-from storage.batch cimport Batch, Request, append_operation
+from storage.batch cimport Batch, NodeRound, Request, append_operation
 from storage.fabric.base cimport FabricOp
+from storage.hashing cimport KeyHash, hash_key
+from storage.locations cimport LocationCache
 from storage.pages cimport PageAllocator
 from storage.pool cimport Pool
 from storage.reclaim cimport Reclaimer
@@ -14,6 +16,7 @@ from storage.words cimport MAX_DATABASES
 
 cdef enum RequestState:
     START = 0
+    REMEMBERED      # the location cache has it, the change counters are read
     SETS            # copies of the sets are there
     LOOKUP_EXPIRY   # the head of a key with a TTL is there
     AWAIT_HAZARD    # every hazard is in use by this batch: next round
@@ -31,6 +34,10 @@ cdef enum RequestState:
     AWAIT_MEMORY
     AWAIT_INDEX
     DONE
+
+# What is added to a change counter: to its lower half before a change, to its upper half after it.
+cdef uint64_t CHANGE_BEGINS
+cdef uint64_t CHANGE_ENDS
 
 cdef struct EngineCounts:
     uint64_t hits
@@ -55,11 +62,15 @@ cdef class Room:
     cdef bint make_pages(self, uint32_t count) noexcept nogil
     cdef bint make_slot(self, Request *request) noexcept nogil
     cdef void note_insert(self, uint32_t slot) noexcept nogil
+    cdef void note_flush(self) noexcept nogil
 
 
 @cython.final
 cdef class Engine:
     cdef readonly Pool pool
+    cdef readonly int number         # of the node
+    cdef readonly object name        # of the node, HOST:PORT; None for memory of this machine
+    cdef LocationCache locations     # None where reading a set again costs nothing
     cdef readonly PageAllocator allocator
     cdef Reclaimer reclaimer
     cdef Room room
@@ -73,7 +84,18 @@ cdef class Engine:
     cdef SlotName expired[64]
     cdef uint32_t expired_count
     cdef Batch expiry_batch
+    cdef bint is_expiring
+    cdef uint64_t clock              # doorbells so far
+    cdef uint64_t zero
     cdef void run(self, Batch batch) noexcept nogil
+    cdef void open(self, Batch batch, NodeRound *round, bint are_hashed) noexcept nogil
+    cdef bint build(self, Batch batch, NodeRound *round) noexcept nogil
+    cdef bint settle(self, Batch batch, NodeRound *round, int failed) noexcept nogil
+    cdef void close(self, Batch batch, NodeRound *round) noexcept nogil
+    cdef void place(self, Request *request) noexcept nogil
+    cdef void count_change(self, Batch batch, Request *request, uint64_t addend) noexcept nogil
+    cdef void remember(self, Request *request) noexcept nogil
+    cdef void release_hazard(self, Batch batch, Request *request) noexcept nogil
     cdef void unpin(self, uint32_t first_page) noexcept nogil
     cdef uint64_t next_random(self) noexcept nogil
     cdef uint64_t cell_offset(self, uint32_t location, uint32_t cell_class) noexcept nogil
@@ -83,13 +105,17 @@ cdef class Engine:
     cdef void restart(self, Batch batch, Request *request) noexcept nogil
     cdef void read_sets(self, Batch batch, Request *request, uint32_t count) noexcept nogil
     cdef int find_candidate(self, Request *request, int from_number) noexcept nogil
-    cdef void set_hash(self, Request *request) noexcept nogil
     cdef void queue_expired(self, uint32_t slot, uint64_t word) noexcept nogil
     cdef void touch_last(self, Batch batch, Request *request) noexcept nogil
     cdef void lower_overflow(self, uint64_t home) noexcept nogil
     cdef void _step(self, Batch batch, Request *request) noexcept nogil
     cdef void _refuse_all(self, Batch batch) noexcept nogil
-    cdef bint _epochs_moved(self, Batch batch, const uint64_t *seen) noexcept nogil
+    cdef void note_epochs(self, const uint64_t *seen) noexcept nogil
+    cdef void look_at_epochs(self) noexcept nogil
+    cdef void _take_epochs(self, Batch batch, NodeRound *round) noexcept nogil
+    cdef void _read_along(self, Batch batch, NodeRound *round) noexcept nogil
+    cdef void _drop_emptied(self, NodeRound *round) noexcept nogil
+    cdef void _take_released(self, NodeRound *round, bint trailing) noexcept nogil
     cdef void _supply(self, Batch batch) noexcept nogil
     cdef void _remove_expired(self) noexcept nogil
 
@@ -101,9 +127,28 @@ cdef inline uint64_t *slot_words(Request *request, int number) noexcept nogil:
 
 cdef inline FabricOp *emit(Batch batch, uint8_t opcode, uint64_t offset, void *local, uint32_t length) noexcept nogil:
     """One more operation for the doorbell that is being written."""
-    cdef FabricOp *op = append_operation(&batch.building)
+    cdef FabricOp *op = append_operation(&batch.round.building)
     op.opcode = opcode
     op.offset = offset
     op.local = local
     op.length = length
     return op
+
+
+cdef inline void hash_request(Pool pool, Request *request) noexcept nogil:
+    """Hash the key: the same on every node and in every epoch of its database."""
+    cdef KeyHash key_hash = hash_key(
+        pool.secret_low ^ (<uint64_t>request.database * <uint64_t>0x9E3779B97F4A7C15), pool.secret_high, request.key, request.key_bytes
+    )
+    request.hash_low = key_hash.low
+    request.hash_high = key_hash.high
+
+
+# Every epoch of a database has its own homes and tags, so a flush makes all older entries unreachable at once. The multipliers
+# are odd: no two epochs give the same offset.
+cdef inline uint64_t home_of(uint64_t hash_low, uint64_t epoch, uint64_t set_count) noexcept nogil:
+    return (hash_low + epoch * <uint64_t>0x9E3779B97F4A7C15) % set_count
+
+
+cdef inline uint64_t tag_of(uint64_t hash_high, uint64_t epoch) noexcept nogil:
+    return (hash_high ^ (epoch * <uint64_t>0xD6E8FEB86659FD93)) >> 16

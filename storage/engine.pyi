@@ -9,4 +9,6 @@ class Room:
 class Engine:
     pool: Pool
     allocator: PageAllocator
-    def __init__(self, pool: Pool) -> None: ...
+    number: int
+    name: str | None
+    def __init__(self, pool: Pool, number: int = 0, name: str | None = None, location_entries: int = 65536) -> None: ...

@@ -6,8 +6,10 @@ operations of the round before and appends new ones to the doorbell that all of 
 costs as many dependent rounds as its longest request, whatever its size.
 """
 
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
-from libc.string cimport memcmp, memcpy, memset
+cimport cython
+from libc.stdint cimport int16_t, int32_t, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc
+from libc.string cimport memcmp, memset
 
 from storage.batch cimport (
     CONDITION_NX,
@@ -24,21 +26,25 @@ from storage.batch cimport (
     STATUS_UNREACHABLE,
     TOUCH,
     Batch,
+    NodeRound,
     Operations,
     Request,
-    append_operation,
     allocate,
+    append_operation,
+    note_released,
 )
 from storage.cells cimport CELL_BYTES, CELLS_IN_PAGE
 from storage.change cimport step_change
-from storage.fabric.base cimport OP_READ, OP_WRITE, FabricOp
-from storage.hashing cimport KeyHash, hash_key
-from storage.lookup cimport step_lookup
+from storage.fabric.base cimport OP_FAA, OP_READ, OP_WRITE, FabricOp
+from storage.fabric.waiting cimport take_turns
+from storage.locations cimport NO_STAMP, Location, LocationCache, is_settled
+from storage.lookup cimport read_cell, step_lookup
 from storage.pages cimport PageAllocator
 from storage.pool cimport Pool
 from storage.reclaim cimport Reclaimer
 from storage.words cimport (
     CELL_CLASSES,
+    CHANGE_COUNTERS,
     MAX_DATABASES,
     MAX_DISTANCE,
     PAGE_HEAD_BYTES,
@@ -50,18 +56,26 @@ from storage.words cimport (
     make_overflow,
     overflow_count,
     overflow_distance,
+    overflow_distance,
     word1_binding,
     word1_distance,
     word1_tag,
     word_binding,
     word_class,
+    word_has_ttl,
     word_location,
     word_state,
 )
 
 cdef enum:
+    REMEMBERED_LEAST = 4     # look-ups of one batch and node that the location cache answers with one READ of the counters
+    HEAT_INTERVAL_MS = 1000  # of a block that is remembered heat is written no oftener
     RESTARTS_LIMIT = 250     # of one request; every restart means that somebody else got further
     ROOM_ATTEMPTS_LIMIT = 32 # how often one request may ask for room before it is refused
+
+
+CHANGE_BEGINS = 1
+CHANGE_ENDS = <uint64_t>1 << 32
 
 
 cdef class Room:
@@ -79,76 +93,171 @@ cdef class Room:
     cdef void note_insert(self, uint32_t slot) noexcept nogil:
         return
 
+    cdef void note_flush(self) noexcept nogil:
+        return
 
+
+@cython.no_gc_clear  # values on their way use it until the end
 cdef class Engine:
     """Index and values of one pool for one front end."""
 
-    def __cinit__(self, Pool pool):
+    def __cinit__(self, Pool pool, int number=0, name=None, uint64_t location_entries=65536):
         self.pool = pool
+        self.number = number
+        self.name = name
         self.allocator = PageAllocator(pool)
         self.reclaimer = Reclaimer(pool, self.allocator)
         self.room = Room()
         self.expiry_batch = Batch(64)
         self.database_count = 16
         self.random_state = 0x9E3779B97F4A7C15
+        if pool.fabric.is_remote and location_entries:
+            self.locations = LocationCache(location_entries)
+            if pool.read_into(pool.geometry.counters, self.locations.snapshot, sizeof(self.locations.snapshot)) == 0:
+                self.locations.has_snapshot = True
 
     # ---------------------------------------------------------------- rounds
 
     cdef void run(self, Batch batch) noexcept nogil:
-        """Answer every request of the batch; ``now_ms`` is the time for all of them."""
-        cdef uint64_t epochs[MAX_DATABASES]
-        cdef Operations swapped
-        cdef FabricOp *op
-        cdef Request *request
-        cdef uint32_t i, active
-        cdef bint first = True, waiting
+        """Answer every request of the batch, all of this node; ``now_ms`` is the time for all of them."""
+        cdef NodeRound *round = batch.rounds
+        cdef int failed
         if batch.count == 0:
             return
+        self.open(batch, round, False)
+        while self.build(batch, round):
+            failed = self.pool.fabric.execute(round.building.items, round.building.count) if round.building.count else 0
+            if not self.settle(batch, round, failed):
+                break
+        self.close(batch, round)
+
+    cdef void open(self, Batch batch, NodeRound *round, bint are_hashed) noexcept nogil:
+        """Begin with this node's requests of a batch."""
+        cdef uint32_t i
+        cdef Request *request
         self.counts.batches += 1
         batch.now32 = <uint32_t>self.now_ms
+        batch.round = round
+        round.reads_epochs = True
+        round.epoch_moves = self.pool.epoch_moves
+        round.reads_counters = False
+        round.remembered = 0
         for i in range(batch.count):
-            self.set_hash(&batch.requests[i])
+            request = &batch.requests[i]
+            if batch.node_count > 1 and request.node != self.number:
+                continue
+            request.node = <uint8_t>self.number
+            if request.kind == KIND_EVICT:
+                continue
+            if not are_hashed:
+                hash_request(self.pool, request)
+            self.place(request)
+            if self.locations is not None and request.kind == KIND_LOOKUP and self.locations.find(
+                request.hash_low, request.hash_high, request.epoch
+            ) != NULL:
+                round.remembered += 1
+        # The counters are 4 KiB; below that many sets reading these moves less.
+        round.reads_counters = round.remembered >= REMEMBERED_LEAST
+        if round.reads_counters and round.counters == NULL:
+            round.counters = <uint64_t *>calloc(CHANGE_COUNTERS, 8)
+            if round.counters == NULL:
+                round.reads_counters = False
+
+    cdef bint build(self, Batch batch, NodeRound *round) noexcept nogil:
+        """Write the next doorbell: every request looks at its results and adds what it needs next. False when all are answered."""
+        cdef Request *request
+        cdef uint32_t i, active
         while True:
-            batch.building.count = 0
-            if first:
-                op = append_operation(&batch.building)
-                op.opcode = OP_READ
-                op.offset = self.pool.geometry.databases
-                op.local = epochs
-                op.length = self.database_count * 8
             active = 0
-            waiting = False
+            batch.round = round
+            round.building.count = 0
+            round.is_waiting = False
+            self.clock += 1
+            if round.reads_epochs:
+                self._read_along(batch, round)
             for i in range(batch.count):
                 request = &batch.requests[i]
-                if request.state == DONE:
+                if request.state == DONE or (batch.node_count > 1 and request.node != self.number):
                     continue
                 self._step(batch, request)
                 if request.state != DONE:
                     active += 1
                     if request.state == AWAIT_MEMORY or request.state == AWAIT_INDEX:
-                        waiting = True
-            if batch.building.count:
-                if self.pool.submit(batch.building.items, batch.building.count) != 0:
-                    self._refuse_all(batch)
-                    break
-                swapped = batch.finished
-                batch.finished = batch.building
-                batch.building = swapped
+                        round.is_waiting = True
+            if self.pool.fabric.is_lost:
+                self._refuse_all(batch)
+                return False
             if active == 0:
-                break
-            if first:
-                first = False
-                if self._epochs_moved(batch, epochs):
-                    first = True
-                    continue
-            if waiting:
-                self._supply(batch)
-        if batch.trailing.count:
-            self.pool.submit(batch.trailing.items, batch.trailing.count)
-            batch.trailing.count = 0
-        self.reclaimer.collect()
-        if self.expired_count:
+                return False  # what is released goes behind the last doorbell
+            # At last, since a step may wait: a place that is free here must not hold a name that goes out later.
+            self._take_released(round, False)
+            if round.building.count or round.is_waiting:
+                return True
+            # Every place of the hazard row is taken by others: they get further meanwhile.
+            if not take_turns():
+                self._refuse_all(batch)
+                return False
+
+    cdef bint settle(self, Batch batch, NodeRound *round, int failed) noexcept nogil:
+        """Results of the doorbell are there, or it failed. False when nothing is left to do."""
+        cdef Operations swapped
+        batch.round = round
+        self._drop_emptied(round)
+        if failed:
+            self._refuse_all(batch)
+            return False
+        swapped = round.finished
+        round.finished = round.building
+        round.building = swapped
+        if round.reads_epochs:
+            round.reads_epochs = False
+            self._take_epochs(batch, round)
+        if round.is_waiting:
+            self._supply(batch)
+        return True
+
+    cdef void close(self, Batch batch, NodeRound *round) noexcept nogil:
+        """Send off what nobody waits for, and clean up behind the batch."""
+        batch.round = round
+        self._take_released(round, True)
+        if round.trailing.count:
+            self.pool.fabric.forget(self.pool.fabric.post(round.trailing.items, round.trailing.count))
+            round.trailing.count = 0
+        self._drop_emptied(round)
+        if round.reads_counters:
+            self.locations.take_snapshot(round.counters)
+            round.reads_counters = False
+        self.reclaimer.collect(False)
+        if self.expired_count and not self.is_expiring:
             self._remove_expired()
+
+    cdef void _read_along(self, Batch batch, NodeRound *round) noexcept nogil:
+        """With the first doorbell of a batch: the databases' epochs, and the change counters when they can prove something."""
+        emit(batch, OP_READ, self.pool.geometry.databases, round.epochs, self.database_count * 8)
+        if round.reads_counters:
+            emit(batch, OP_READ, self.pool.geometry.counters, round.counters, CHANGE_COUNTERS * 8)
+
+    cdef void _take_released(self, NodeRound *round, bint trailing) noexcept nogil:
+        """Empty the places of the hazard row that earlier requests of this batch needed."""
+        cdef uint32_t i
+        cdef FabricOp *op
+        for i in range(round.released_count):
+            op = append_operation(&round.trailing if trailing else &round.building)
+            op.opcode = OP_WRITE
+            op.offset = self.pool.hazard_offset(self.pool.front_end, round.released[i])
+            op.local = &self.zero
+            op.length = 8
+        round.emptied_count = round.released_count
+
+    cdef void _drop_emptied(self, NodeRound *round) noexcept nogil:
+        """The zeros are out: only now may others take the places, or this zero might wipe out their names."""
+        cdef uint32_t i
+        for i in range(round.emptied_count):
+            self.reclaimer.drop_hazard(round.released[i])
+        for i in range(round.emptied_count, round.released_count):
+            round.released[i - round.emptied_count] = round.released[i]
+        round.released_count -= round.emptied_count
+        round.emptied_count = 0
 
     cdef void _step(self, Batch batch, Request *request) noexcept nogil:
         if request.state == START:
@@ -158,21 +267,45 @@ cdef class Engine:
         else:
             step_change(self, batch, request)
 
-    cdef bint _epochs_moved(self, Batch batch, const uint64_t *seen) noexcept nogil:
-        """Another front end flushed a database: hash again under the new epochs and begin anew."""
+    cdef void _take_epochs(self, Batch batch, NodeRound *round) noexcept nogil:
+        """Another front end flushed a database: its requests begin anew under the new epoch."""
         cdef uint32_t i
-        if memcmp(seen, self.pool.epochs, self.database_count * 8) == 0:
-            return False
+        cdef Request *request
+        # Other batches may have learnt of a flush since this one's keys were placed.
+        if memcmp(round.epochs, self.pool.epochs, self.database_count * 8) == 0 and round.epoch_moves == self.pool.epoch_moves:
+            return
+        self.note_epochs(round.epochs)
+        for i in range(batch.count):
+            request = &batch.requests[i]
+            if (
+                request.state != DONE and (batch.node_count == 1 or request.node == self.number) and request.kind != KIND_EVICT
+                and request.epoch != <uint32_t>self.pool.epochs[request.database]
+            ):
+                self.release_hazard(batch, request)
+                self.place(request)
+                request.state = START
+
+    cdef void note_epochs(self, const uint64_t *seen) noexcept nogil:
+        """Take over epochs that were read, and have what belongs to older ones swept."""
+        cdef uint32_t i
+        cdef bint moved = False
         for i in range(self.database_count):
-            if seen[i] != self.pool.epochs[i]:
+            # Epochs only grow; what was read may be older than what is known since.
+            if seen[i] > self.pool.epochs[i]:
                 self.pool.epochs[i] = seen[i]
+                self.pool.epoch_moves += 1
                 self.keys[i] = 0
                 self.expires[i] = 0
                 self.stored_bytes[i] = 0
-        for i in range(batch.count):
-            batch.requests[i].state = START
-            self.set_hash(&batch.requests[i])
-        return True
+                moved = True
+        if moved:
+            self.room.note_flush()
+
+    cdef void look_at_epochs(self) noexcept nogil:
+        """Whether another front end has flushed a database, for one that is asked nothing and would not learn of it."""
+        cdef uint64_t seen[MAX_DATABASES]
+        if self.pool.read_into(self.pool.geometry.databases, seen, self.database_count * 8) == 0:
+            self.note_epochs(seen)
 
     cdef void _supply(self, Batch batch) noexcept nogil:
         """Make room for the requests that wait for memory or for a slot, or refuse them.
@@ -215,15 +348,17 @@ cdef class Engine:
             first = False
 
     cdef void _refuse_all(self, Batch batch) noexcept nogil:
+        """The node is lost: its keys are absent to whoever reads, and refused to whoever changes them."""
         cdef uint32_t i
         for i in range(batch.count):
-            if batch.requests[i].state != DONE:
+            if batch.requests[i].state != DONE and (batch.node_count == 1 or batch.requests[i].node == self.number):
                 self.finish(batch, &batch.requests[i], STATUS_UNREACHABLE)
 
     cdef void _remove_expired(self) noexcept nogil:
         """Unlink the expired values that this run came across."""
         cdef Request *request
         cdef uint32_t i, count = self.expired_count
+        self.is_expiring = True
         self.expired_count = 0
         for i in range(count):
             request = self.expiry_batch.add()
@@ -235,34 +370,50 @@ cdef class Engine:
             request.expected = self.expired[i].word
         self.run(self.expiry_batch)
         self.expiry_batch.clear()
+        self.is_expiring = False
 
     # ------------------------------------------------------- what states share
 
-    cdef void set_hash(self, Request *request) noexcept nogil:
-        cdef KeyHash key_hash
-        cdef uint64_t epoch
-        if request.kind == KIND_EVICT:
-            return
-        # Database and epoch are part of the hash: a flush makes every older entry unreachable at once.
-        epoch = self.pool.epochs[request.database]
-        key_hash = hash_key(
-            self.pool.secret_low ^ ((epoch << 8 | request.database) * <uint64_t>0x9E3779B97F4A7C15),
-            self.pool.secret_high, request.key, request.key_bytes,
-        )
+    cdef void place(self, Request *request) noexcept nogil:
+        """Home and tag of a hashed key in the current epoch of its database."""
+        cdef uint64_t epoch = self.pool.epochs[request.database]
         request.epoch = <uint32_t>epoch
-        request.hash_low = key_hash.low
-        request.hash_high = key_hash.high
-        request.home = key_hash.low % self.pool.geometry.set_count
-        request.tag = key_hash.high >> 16
+        request.home = home_of(request.hash_low, epoch, self.pool.geometry.set_count)
+        request.tag = tag_of(request.hash_high, epoch)
 
     cdef void begin(self, Batch batch, Request *request) noexcept nogil:
-        """First operations: read the home set, or for EVICT the slot and its cell."""
+        """First operations: read the home set, or the cell of what is remembered, or for EVICT the slot and its cell."""
+        cdef Location *location
+        cdef uint64_t counter
         request.set_count = 0
         request.extended = False
         request.candidate = -1
+        request.is_remembered = False
         if request.kind == KIND_EVICT:
             step_change(self, batch, request)
             return
+        if self.locations is not None and request.kind <= KIND_READ:
+            location = self.locations.find(request.hash_low, request.hash_high, request.epoch)
+            if location == NULL:
+                self.locations.misses += request.attempts == 0
+            elif request.kind == KIND_READ or (batch.round.reads_epochs and batch.round.reads_counters):
+                request.is_remembered = True
+                request.slot = location.slot
+                request.word = location.word
+                request.stamp = location.stamp
+                request.out_expire_ms = location.expire_at_ms
+                if request.kind == KIND_READ:
+                    # The slot is read again behind the cell, which proves it without any counter.
+                    read_cell(self, batch, request)
+                else:
+                    request.state = REMEMBERED
+                return
+            if batch.round.reads_counters and not batch.round.reads_epochs:
+                # Younger than the snapshot, and there before the set that is read now.
+                counter = batch.round.counters[request.hash_high % CHANGE_COUNTERS]
+                request.stamp = counter if is_settled(counter) else NO_STAMP
+            else:
+                request.stamp = self.locations.stamp_of(request.hash_high)
         self.read_sets(batch, request, 1)
         request.state = SETS
 
@@ -275,7 +426,6 @@ cdef class Engine:
         if request.sets == NULL or count > request.set_count:
             request.sets = <char *>allocate(batch, count * SET_BYTES)
         request.set_count = count
-        request.first_op = batch.building.count
         first = count if request.home + count <= total else <uint32_t>(total - request.home)
         emit(batch, OP_READ, self.pool.set_offset(request.home), request.sets, first * SET_BYTES)
         if first < count:
@@ -311,8 +461,12 @@ cdef class Engine:
 
     cdef void restart(self, Batch batch, Request *request) noexcept nogil:
         """Somebody changed what this request looked at: look again."""
-        self.counts.restarts += 1
-        request.attempts += 1
+        if request.is_remembered:
+            self.locations.stale += 1
+            self.locations.forget(request.hash_low, request.hash_high)
+        else:
+            self.counts.restarts += 1
+            request.attempts += 1
         if request.raised:
             request.raised = False
             self.lower_overflow(request.home)
@@ -323,17 +477,19 @@ cdef class Engine:
 
     cdef void finish(self, Batch batch, Request *request, uint8_t status) noexcept nogil:
         """The request is answered; what it allocated and did not publish goes back."""
+        cdef bint is_lost = self.pool.fabric.is_lost
+        if is_lost and status != STATUS_OK:
+            status = STATUS_UNREACHABLE
+        if status == STATUS_UNREACHABLE and request.kind <= KIND_READ:
+            status = STATUS_MISS
         request.status = status
         request.state = DONE
+        self.release_hazard(batch, request)
         if request.raised and not request.is_published:
             request.raised = False
             self.lower_overflow(request.home)
-        if request.hazard >= 0:
-            emit(batch, OP_WRITE, self.pool.hazard_offset(self.pool.front_end, request.hazard), &request.zero, 8
-            )
-            self.reclaimer.drop_hazard(request.hazard)
-            request.hazard = -1
-        if not request.is_published:
+        # On a lost node nothing is known of what was under way: its books begin anew when it is back.
+        if not request.is_published and not is_lost:
             if request.has_new_cell:
                 self.allocator.free_cell(request.new_location, request.new_class)
                 request.has_new_cell = False
@@ -351,13 +507,46 @@ cdef class Engine:
             elif status == STATUS_MISS:
                 self.counts.misses += 1
 
+    cdef void release_hazard(self, Batch batch, Request *request) noexcept nogil:
+        """The name in the hazard row goes with the next doorbell, or behind the last."""
+        if request.hazard >= 0:
+            note_released(batch.round, request.hazard)
+            request.hazard = -1
+
+    cdef void count_change(self, Batch batch, Request *request, uint64_t addend) noexcept nogil:
+        """Before (CHANGE_BEGINS) and after (CHANGE_ENDS) a LIVE slot word changes: what is remembered of the key cannot be proved any more."""
+        cdef FabricOp *op
+        if self.pool.fabric.is_remote:
+            op = emit(batch, OP_FAA, self.pool.counter_offset(request.hash_high), NULL, 0)
+            op.compare = addend
+
+    cdef void remember(self, Request *request) noexcept nogil:
+        """Keep where this key was found; its stamp was taken before the slot was read."""
+        cdef Location *location
+        if self.locations is None or request.stamp == NO_STAMP or request.is_remembered:
+            return
+        location = self.locations.remember(request.hash_low, request.hash_high)
+        location.word = request.word
+        location.slot = request.slot
+        location.stamp = request.stamp
+        location.epoch = request.epoch
+        location.expire_at_ms = request.out_expire_ms if word_has_ttl(request.word) else -1
+
     cdef void touch_last(self, Batch batch, Request *request) noexcept nogil:
         """Refresh the time of the last access, and nothing else (4 bytes, nobody waits)."""
-        cdef FabricOp *op = append_operation(&batch.trailing)
-        op.opcode = OP_WRITE
-        op.offset = self.pool.heat_offset(request.slot)
+        cdef FabricOp *op
+        cdef Location *location
         # A millisecond earlier for every block before it: of a chain used at one time the tail is evicted first.
         request.touched_ms = batch.now32 - request.rank
+        if self.locations is not None:
+            location = self.locations.find(request.hash_low, request.hash_high, request.epoch)
+            if location != NULL:
+                if location.touched_ms and <int32_t>(request.touched_ms - location.touched_ms) < HEAT_INTERVAL_MS:
+                    return  # a message for each block of a hot chain would cost more than its look-up
+                location.touched_ms = request.touched_ms
+        op = append_operation(&batch.round.trailing)
+        op.opcode = OP_WRITE
+        op.offset = self.pool.heat_offset(request.slot)
         op.local = &request.touched_ms
         op.length = 4
 

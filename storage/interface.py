@@ -181,6 +181,10 @@ class StoreInterface(Protocol):
         """Chain facts of one key, or None when it is absent."""
         ...
 
+    def lost_node_of(self, database: int, keys: Sequence[bytes]) -> str | None:
+        """The name of a memory node that does not answer and that one of these keys lives on, or None."""
+        ...
+
     def counters(self) -> dict[str, int]:
         """Monotonic counts (hits, misses, expired, evicted, operations by kind, rounds) for INFO and PREFIX.STATS."""
         ...

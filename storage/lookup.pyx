@@ -23,6 +23,7 @@ from storage.engine cimport (
     LIST,
     LOOKUP_EXPIRY,
     PIN,
+    REMEMBERED,
     SETS,
     Engine,
     slot_words,
@@ -33,6 +34,7 @@ from storage.reclaim cimport hazard_of_cell, hazard_of_page
 from storage.words cimport (
     CELL_HAS_PARENT,
     CELL_LIST_PAGE,
+    CHANGE_COUNTERS,
     HEAT_BYTES,
     PAGE_BYTES,
     CellHeader,
@@ -55,6 +57,8 @@ cdef enum:
 cdef void step_lookup(Engine engine, Batch batch, Request *request) noexcept nogil:
     if request.state == SETS:
         after_sets(engine, batch, request)
+    elif request.state == REMEMBERED:
+        after_counters(engine, batch, request)
     elif request.state == CELL:
         after_cell(engine, batch, request)
     elif request.state == LOOKUP_EXPIRY:
@@ -65,6 +69,21 @@ cdef void step_lookup(Engine engine, Batch batch, Request *request) noexcept nog
         pin(engine, batch, request)
     elif request.state == PIN:
         after_pin(engine, batch, request)
+
+
+cdef void after_counters(Engine engine, Batch batch, Request *request) noexcept nogil:
+    """The change counters are there: what is remembered is current, or the set is read after all."""
+    if batch.round.counters[request.hash_high % CHANGE_COUNTERS] != request.stamp:
+        engine.restart(batch, request)
+        return
+    engine.locations.hits += 1
+    if request.out_expire_ms >= 0 and request.out_expire_ms <= engine.now_ms:
+        engine.queue_expired(request.slot, request.word)
+        engine.finish(batch, request, STATUS_MISS)
+        return
+    if request.flags & TOUCH:
+        engine.touch_last(batch, request)
+    engine.finish(batch, request, STATUS_OK)
 
 
 cdef void after_sets(Engine engine, Batch batch, Request *request) noexcept nogil:
@@ -84,6 +103,7 @@ cdef void after_sets(Engine engine, Batch batch, Request *request) noexcept nogi
 cdef void take_candidate(Engine engine, Batch batch, Request *request) noexcept nogil:
     if request.kind == KIND_LOOKUP:
         if not word_has_ttl(request.word):
+            engine.remember(request)
             if request.flags & TOUCH:
                 engine.touch_last(batch, request)
             engine.finish(batch, request, STATUS_OK)
@@ -113,6 +133,7 @@ cdef void after_expiry(Engine engine, Batch batch, Request *request) noexcept no
         engine.finish(batch, request, STATUS_MISS)
         return
     request.out_expire_ms = expiry
+    engine.remember(request)
     if request.flags & TOUCH:
         engine.touch_last(batch, request)
     engine.finish(batch, request, STATUS_OK)
@@ -140,16 +161,25 @@ cdef void read_cell(Engine engine, Batch batch, Request *request) noexcept nogil
         if request.hazard < 0:
             request.state = AWAIT_HAZARD
             return
-        emit(batch, OP_WRITE, engine.pool.hazard_offset(engine.pool.front_end, request.hazard),
-            &engine.reclaimer.row[request.hazard], 8,
-        )
+        emit_hazard(engine, batch, request)
     cell_offset = engine.cell_offset(location, cell_class)
     request.cell = <char *>allocate(batch, size)
     request.cell_bytes = size
     emit(batch, OP_READ, cell_offset, request.cell, size)
     emit(batch, OP_READ, engine.pool.heat_offset(request.slot), &request.heat, HEAT_BYTES)
     emit(batch, OP_READ, engine.pool.slot_offset(request.slot), &request.checked_word, 8)
+    request.read_clock = engine.clock
     request.state = CELL
+
+
+cdef void emit_hazard(Engine engine, Batch batch, Request *request) noexcept nogil:
+    """Write the name out, and before it, when need be, how far others must look in this row."""
+    if engine.reclaimer.high_water > engine.reclaimer.published_high_water:
+        engine.reclaimer.published_high_water = (engine.reclaimer.high_water + 63) & ~63
+        emit(batch, OP_WRITE, engine.pool.row_offset(engine.pool.front_end) + 8, &engine.reclaimer.published_high_water, 8)
+    emit(batch, OP_WRITE, engine.pool.hazard_offset(engine.pool.front_end, request.hazard),
+        &engine.reclaimer.row[request.hazard], 8,
+    )
 
 
 cdef bint parse_cell(Request *request, uint32_t slot, uint64_t word) noexcept nogil:
@@ -163,6 +193,14 @@ cdef bint parse_cell(Request *request, uint32_t slot, uint64_t word) noexcept no
         return False
     needed = cell_prefix_bytes(header) + <uint64_t>header.key_bytes
     return needed <= CELL_BYTES[word_class(word)]
+
+
+cdef bint same_key(Request *request, CellHeader *header, const char *key) noexcept nogil:
+    """Whether the cell holds this key in this epoch of this database."""
+    return (
+        header.key_bytes == request.key_bytes and header.database == request.database and header.epoch == request.epoch
+        and memcmp(key, request.key, request.key_bytes) == 0
+    )
 
 
 cdef void locate_payload(Request *request) noexcept nogil:
@@ -208,7 +246,7 @@ cdef void locate_payload(Request *request) noexcept nogil:
 cdef void after_cell(Engine engine, Batch batch, Request *request) noexcept nogil:
     cdef CellHeader *header = <CellHeader *>request.cell
     cdef uint64_t *words
-    release_hazard(engine, batch, request)
+    engine.release_hazard(batch, request)
     if request.checked_word != request.word:
         engine.restart(batch, request)
         return
@@ -216,12 +254,14 @@ cdef void after_cell(Engine engine, Batch batch, Request *request) noexcept nogi
         engine.counts.damaged += 1
         engine.finish(batch, request, STATUS_MISS)
         return
-    if header.key_bytes != request.key_bytes or memcmp(
-        request.cell + cell_prefix_bytes(header), request.key, request.key_bytes
-    ):
+    if not same_key(request, header, request.cell + cell_prefix_bytes(header)):
         next_candidate(engine, batch, request)
         return
     locate_payload(request)
+    if request.is_remembered:
+        engine.locations.hits += 1
+    else:
+        engine.remember(request)
     request.last_ms_before = request.heat.last_ms
     if request.out_expire_ms >= 0 and request.out_expire_ms <= engine.now_ms:
         engine.queue_expired(request.slot, request.word)
@@ -270,15 +310,6 @@ cdef void next_candidate(Engine engine, Batch batch, Request *request) noexcept 
     engine.finish(batch, request, STATUS_MISS)
 
 
-cdef void release_hazard(Engine engine, Batch batch, Request *request) noexcept nogil:
-    if request.hazard < 0:
-        return
-    emit(batch, OP_WRITE, engine.pool.hazard_offset(engine.pool.front_end, request.hazard), &request.zero, 8
-    )
-    engine.reclaimer.drop_hazard(request.hazard)
-    request.hazard = -1
-
-
 cdef void warm(Engine engine, Batch batch, Request *request) noexcept nogil:
     """Heat of one access: time, hits, and Redis's logarithmic frequency counter (LFU, 8 bits, one decay a minute)."""
     cdef FabricOp *op
@@ -296,7 +327,7 @@ cdef void warm(Engine engine, Batch batch, Request *request) noexcept nogil:
     request.heat.last_ms = batch.now32 - request.rank
     if request.heat.hits < 65535:
         request.heat.hits += 1
-    op = append_operation(&batch.trailing)
+    op = append_operation(&batch.round.trailing)
     op.opcode = OP_WRITE
     op.offset = engine.pool.heat_offset(request.slot)
     op.local = &request.heat
@@ -314,9 +345,9 @@ cdef void pin(Engine engine, Batch batch, Request *request) noexcept nogil:
             engine.finish(batch, request, STATUS_MISS)
             return
     first = engine.reclaimer.find_pin(request.page_list[0])
-    if first >= 0:
+    if first >= 0 and engine.reclaimer.pin_since[first] <= request.read_clock:
         # Pinned before the slot was read again: the hazard covers this reader too.
-        engine.reclaimer.add_pin(first, request.out_page_count)
+        engine.reclaimer.add_pin(first, request.out_page_count, engine.clock)
         request.pinned = True
         engine.finish(batch, request, STATUS_OK)
         return
@@ -324,9 +355,7 @@ cdef void pin(Engine engine, Batch batch, Request *request) noexcept nogil:
     if request.hazard < 0:
         engine.finish(batch, request, STATUS_BUSY)
         return
-    emit(batch, OP_WRITE, engine.pool.hazard_offset(engine.pool.front_end, request.hazard),
-        &engine.reclaimer.row[request.hazard], 8,
-    )
+    emit_hazard(engine, batch, request)
     op = emit(batch, OP_READ, engine.pool.slot_offset(request.slot), &request.checked_word, 8)
     op.flags = OP_FENCE
     request.state = PIN
@@ -335,15 +364,15 @@ cdef void pin(Engine engine, Batch batch, Request *request) noexcept nogil:
 cdef void after_pin(Engine engine, Batch batch, Request *request) noexcept nogil:
     cdef int other
     if request.checked_word != request.word:
-        release_hazard(engine, batch, request)
+        engine.release_hazard(batch, request)
         engine.restart(batch, request)
         return
     other = engine.reclaimer.find_pin(request.page_list[0])
     if other >= 0:
-        release_hazard(engine, batch, request)
+        engine.release_hazard(batch, request)
     else:
         other = request.hazard
         request.hazard = -1
-    engine.reclaimer.add_pin(other, request.out_page_count)
+    engine.reclaimer.add_pin(other, request.out_page_count, engine.clock)
     request.pinned = True
     engine.finish(batch, request, STATUS_OK)

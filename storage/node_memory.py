@@ -136,7 +136,8 @@ def _map_file(path: str, size_bytes: int, lock: int, log: Log) -> NodeMemory:
         memory = mmap.mmap(descriptor, size_bytes, flags=mmap.MAP_SHARED)
         node = NodeMemory(memory, kept=not is_blank, path=path, lock=lock, log=log)  # the mapping keeps the open file, and its lock
         _begin(node)
-        opening._write_holder(lock)
+        with contextlib.suppress(OSError):  # for people who look; hugetlbfs takes no writes
+            opening._write_holder(lock)
         return node
     except OSError as error:
         raise PoolError(opening._reason(error, path, "pool file")) from error

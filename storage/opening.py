@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -22,7 +23,7 @@ _BOOT_RECORD = struct.Struct("<16sI")
 _FLOCK = struct.Struct("hhqqi4x")  # struct flock: type, whence, start, length, pid (0 for OFD locks)
 _LARGE_BLOCK_BYTES = 1 << 20  # a file system with larger blocks (hugetlbfs) takes only whole ones
 _BLANK_LIMIT_BYTES = 16 << 20  # zeros that are read before a file without a superblock counts as somebody's data
-_URLS = "shm: (memory of this process) or file:PATH (a file on tmpfs, hugetlbfs or a disk)"
+_URLS = "shm: (memory of this process), file:PATH (a file on tmpfs, hugetlbfs or a disk) or verbs://HOST:PORT,... (memory nodes)"
 
 Log = Callable[..., None]
 
@@ -91,7 +92,7 @@ def _path_of(url: str) -> str | None:
     if not colon:
         raise PoolError(f"{url!r} is no pool URL: it must be {_URLS}")
     if scheme == "verbs":
-        raise PoolError("the verbs fabric is not part of this version")
+        raise PoolError(f"{url!r}: memory nodes are opened by storage.remote")
     if scheme == "shm":
         if rest:
             raise PoolError(f"{url!r}: shm: takes no name; memory that outlives the process is file:/dev/shm/NAME")
@@ -386,6 +387,7 @@ def _take_lock(path: str) -> int:
 
 
 def _write_holder(lock: int) -> None:
-    """For people who look; the proof is the lock."""
-    os.ftruncate(lock, 0)
-    os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
+    """For people who look; the proof is the lock. hugetlbfs takes no writes, and does without."""
+    with contextlib.suppress(OSError):
+        os.ftruncate(lock, 0)
+        os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)

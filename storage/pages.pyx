@@ -6,6 +6,7 @@ are free is the owner's private knowledge; a front end that frees a cell in some
 bit in the page's head by CAS, and the owner harvests those bits.
 """
 
+cimport cython
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memset
@@ -34,6 +35,7 @@ cdef enum:
     HARVEST_PAGES = 32   # page heads read in one doorbell when looking for cells freed by others
 
 
+@cython.no_gc_clear
 cdef class PageAllocator:
     """Pages and cells for one front end, below a limit that all front ends share."""
 
@@ -252,6 +254,8 @@ cdef class PageAllocator:
                 if self.cell_pages[page].free_cells == self.cell_pages[page].capacity:
                     self._release_cell_page(page)
                     count += 1
+                    if self.pool.fabric.is_remote:
+                        following = self.partial[number]  # the release takes rounds, and others change the list meanwhile
                 page = following
         return count
 
@@ -360,15 +364,16 @@ cdef class PageAllocator:
     cdef bint _refill(self) noexcept nogil:
         """Look into the page table until a chunk with free pages is found; False after a whole round."""
         cdef uint32_t total = <uint32_t>self.pool.geometry.page_count
-        cdef uint32_t looked = 0, count, i
+        cdef uint32_t looked = 0, count, i, first
         while looked < total:
-            count = TABLE_CHUNK if self.cursor + TABLE_CHUNK <= total else total - self.cursor
-            if self.pool.read_into(self.pool.page_word_offset(self.cursor), &self.known_words[self.cursor], count * 8) != 0:
+            first = self.cursor
+            count = TABLE_CHUNK if first + TABLE_CHUNK <= total else total - first
+            self.cursor = (first + count) % total
+            if self.pool.read_into(self.pool.page_word_offset(first), &self.known_words[first], count * 8) != 0:
                 return False
             for i in range(count):
-                if page_kind(self.known_words[self.cursor + count - 1 - i]) == PAGE_FREE:
-                    self._push_free(self.cursor + count - 1 - i)
-            self.cursor = (self.cursor + count) % total
+                if page_kind(self.known_words[first + count - 1 - i]) == PAGE_FREE:
+                    self._push_free(first + count - 1 - i)
             looked += count
             if self.free_count:
                 return True

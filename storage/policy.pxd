@@ -6,6 +6,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from storage.batch cimport Batch, Request
 from storage.engine cimport Engine, Room
+from storage.fabric.waiting cimport Turnstile
 
 
 cdef enum PolicyRule:
@@ -36,15 +37,21 @@ cdef class EvictionPolicy(Room):
     cdef uint32_t pool_count
     cdef uint32_t sweep_cursor     # residents before this position are looked at next
     cdef readonly uint32_t sweep_left  # residents that may belong to a flushed database: those before this position
+    cdef uint32_t refilled[64]     # residents whose slot was filled again while the turn was taken
+    cdef uint32_t refilled_count
+    cdef uint64_t flushes          # that were noted so far
     cdef Batch evictions
+    cdef Turnstile turnstile           # one stack at a time samples, evicts and sweeps
     cdef bint _evict_for(self, uint32_t cell_class, bint wants_page) noexcept nogil
     cdef bint _make_room(self, int cell_class, uint32_t cells, uint32_t pages) noexcept nogil
     cdef bint _has_room(self, int cell_class, uint32_t cells, uint32_t pages) noexcept nogil
     cdef bint shrink(self) noexcept nogil
+    cdef bint _make_slot(self, Request *request) noexcept nogil
+    cdef uint32_t _sweep(self, uint32_t count, bint flushed, uint32_t *examined) noexcept nogil
     cdef void begin_flushed_sweep(self) noexcept nogil
     cdef bint _refill(self) noexcept nogil
     cdef void _offer(self, Candidate candidate) noexcept nogil
     cdef void _forget(self, uint32_t position) noexcept nogil
     cdef bint _evict_one(self, Candidate candidate) noexcept nogil
-    cdef uint32_t _evict_page(self, uint32_t page) noexcept nogil
+    cdef uint32_t _evict_page(self, Candidate victim) noexcept nogil
     cdef uint32_t sweep(self, uint32_t count, bint flushed, uint32_t *examined) noexcept nogil

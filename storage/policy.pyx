@@ -14,6 +14,7 @@ from storage.batch cimport COUNT_AS_EXPIRED, KIND_EVICT, STATUS_OK, Batch, Reque
 from storage.cells cimport CELL_BYTES, CELLS_IN_PAGE
 from storage.engine cimport Engine, Room, slot_words
 from storage.fabric.base cimport OP_READ, FabricOp
+from storage.fabric.waiting cimport Turnstile
 from storage.pages cimport CellPage
 from storage.words cimport (
     HEAT_BYTES,
@@ -40,6 +41,7 @@ cdef enum:
     HEADER_READ_BYTES = 32  # cell header and expiry
     MISSES_LIMIT = 64       # samples in a row without any candidate before a policy gives up
     FLUSHED_AT_A_TIME = 1024
+    REFILLED_LIMIT = 64     # slots filled again while residents are looked at that are told apart; beyond it nothing is forgotten
     IDLE_EVICTIONS_LIMIT = 1024  # evictions in a row that free no page, beyond two for each resident
 
 _RULES = {
@@ -61,6 +63,7 @@ cdef class EvictionPolicy(Room):
         cdef uint64_t slots = engine.pool.geometry.slot_count
         self.engine = engine
         self.evictions = Batch(MAX_CELLS_PER_PAGE + 2)
+        self.turnstile = Turnstile()
         self.resident_capacity = 1024
         self.residents = <uint32_t *>malloc(self.resident_capacity * 4)
         self.is_resident = <uint64_t *>calloc((slots + 63) // 64, 8)
@@ -84,6 +87,11 @@ cdef class EvictionPolicy(Room):
         cdef uint64_t bit = <uint64_t>1 << (slot & 63)
         cdef uint32_t *larger
         if self.is_resident[slot >> 6] & bit:
+            if self.turnstile.is_taken:
+                # Somebody may have read this slot while it was free, and be about to forget it.
+                if self.refilled_count < REFILLED_LIMIT:
+                    self.refilled[self.refilled_count] = slot
+                self.refilled_count += 1
             return
         if self.resident_count == self.resident_capacity:
             larger = <uint32_t *>realloc(self.residents, <size_t>self.resident_capacity * 8)
@@ -97,6 +105,12 @@ cdef class EvictionPolicy(Room):
 
     cdef void _forget(self, uint32_t position) noexcept nogil:
         cdef uint32_t slot = self.residents[position]
+        cdef uint32_t i
+        if self.refilled_count > REFILLED_LIMIT:
+            return
+        for i in range(self.refilled_count):
+            if self.refilled[i] == slot:
+                return
         self.is_resident[slot >> 6] &= ~(<uint64_t>1 << (slot & 63))
         self.resident_count -= 1
         self.residents[position] = self.residents[self.resident_count]
@@ -105,18 +119,31 @@ cdef class EvictionPolicy(Room):
 
     cdef bint make_cell(self, uint32_t cell_class, uint32_t cells, uint32_t pages) noexcept nogil:
         """Room for ``cells`` cells of the class beside ``pages`` pages that are promised already."""
-        return self._make_room(<int>cell_class, cells, pages)
+        cdef bint made
+        if not self.turnstile.enter():
+            return False
+        self.refilled_count = 0
+        made = self._make_room(<int>cell_class, cells, pages)
+        self.turnstile.leave()
+        return made
 
     cdef bint make_pages(self, uint32_t count) noexcept nogil:
         """Evict until ``count`` pages may be claimed; False when that cannot be reached."""
+        cdef bint made
         if count >= self.engine.allocator.limit_pages:
             return False  # a value of so many pages leaves none for its own cell: nothing is evicted for it
-        return self._make_room(-1, 0, count)
+        if not self.turnstile.enter():
+            return False
+        self.refilled_count = 0
+        made = self._make_room(-1, 0, count)
+        self.turnstile.leave()
+        return made
 
     cdef bint _make_room(self, int cell_class, uint32_t cells, uint32_t pages) noexcept nogil:
         """Evict until ``pages`` pages may be claimed and ``cells`` cells of the class (-1: none) beside them."""
         cdef uint64_t before
         cdef uint32_t idle = 0, examined = 0
+        self.engine.reclaimer.collect(True)
         self.engine.allocator.release_spares()
         if self._has_room(cell_class, cells, pages):
             return True
@@ -125,7 +152,8 @@ cdef class EvictionPolicy(Room):
             self.engine.allocator.release_spares()
         # What a flush has made unreachable goes before anything that is still of use, whatever the policy.
         while self.sweep_left and not self._has_room(cell_class, cells, pages):
-            self.sweep(FLUSHED_AT_A_TIME, True, &examined)
+            self._sweep(FLUSHED_AT_A_TIME, True, &examined)
+            self.engine.reclaimer.collect(True)
             self.engine.allocator.release_spares()
             if examined == 0:
                 break
@@ -133,6 +161,7 @@ cdef class EvictionPolicy(Room):
             before = self.engine.allocator.used_pages
             if not self._evict_for(<uint32_t>cell_class if cell_class >= 0 else 0, cell_class < 0):
                 return False
+            self.engine.reclaimer.collect(True)
             idle = 0 if self.engine.allocator.used_pages < before else idle + 1
             # Values in use, or scattered among ones that must stay, free no page: every resident may be one.
             if idle > IDLE_EVICTIONS_LIMIT + self.resident_count * 2:
@@ -154,14 +183,27 @@ cdef class EvictionPolicy(Room):
 
     cdef bint shrink(self) noexcept nogil:
         """Evict a little when more is in use than the limit allows (it was lowered); True when more has to go."""
-        cdef uint64_t before = self.engine.allocator.used_pages
-        if before <= self.engine.allocator.limit_pages:
+        cdef bint evicted
+        if self.engine.allocator.used_pages <= self.engine.allocator.limit_pages or not self.turnstile.enter():
             return False
+        self.refilled_count = 0
         self.engine.allocator.release_spares()
-        return self._evict_for(0, True) and self.engine.allocator.used_pages > self.engine.allocator.limit_pages
+        evicted = self._evict_for(0, True)
+        self.engine.reclaimer.collect(True)
+        self.turnstile.leave()
+        return evicted and self.engine.allocator.used_pages > self.engine.allocator.limit_pages
 
     cdef bint make_slot(self, Request *request) noexcept nogil:
         """Every probed set is full: evict the entry of theirs that was used longest ago."""
+        cdef bint made
+        if not self.turnstile.enter():
+            return False
+        self.refilled_count = 0
+        made = self._make_slot(request)
+        self.turnstile.leave()
+        return made
+
+    cdef bint _make_slot(self, Request *request) noexcept nogil:
         cdef Heat heats[8 * SLOTS_PER_SET]
         cdef FabricOp ops[8 * SLOTS_PER_SET]
         cdef uint32_t total = request.set_count * SLOTS_PER_SET, i
@@ -171,7 +213,7 @@ cdef class EvictionPolicy(Room):
         cdef uint32_t examined = 0
         while self.sweep_left:
             # Unreachable entries of a flushed database may fill the sets.
-            if self.sweep(FLUSHED_AT_A_TIME, True, &examined):
+            if self._sweep(FLUSHED_AT_A_TIME, True, &examined):
                 return True
             if examined == 0:
                 break
@@ -232,8 +274,10 @@ cdef class EvictionPolicy(Room):
             self._evict_one(chosen)
             return True
         # Cells of another size: only a whole page of them is of use.
-        if self._evict_page(location_page(word_location(chosen.word))) == 0:
+        if self._evict_page(chosen) == 0:
             self._evict_one(chosen)
+        # Freed first, where that is put off: a page whose cells are only retired is not empty yet.
+        self.engine.reclaimer.collect(True)
         self.engine.allocator.release_spares()
         return True
 
@@ -359,8 +403,12 @@ cdef class EvictionPolicy(Room):
         evicted = request.status == STATUS_OK
         return evicted
 
-    cdef uint32_t _evict_page(self, uint32_t page) noexcept nogil:
-        """Evict every value whose cell lies in the page, found by the cells' back-pointers; how many."""
+    cdef uint32_t _evict_page(self, Candidate victim) noexcept nogil:
+        """Evict every value whose cell lies in the victim's page, found by the cells' back-pointers; how many.
+
+        None when the victim is not among them any more: since it was sampled the page may have come to hold the newest values.
+        """
+        cdef uint32_t page = location_page(word_location(victim.word))
         cdef CellPage *state = &self.engine.allocator.cell_pages[page]
         cdef CellHeader *headers
         cdef uint64_t *words
@@ -368,6 +416,7 @@ cdef class EvictionPolicy(Room):
         cdef Request *request
         cdef uint32_t cell, count = 0, i, evicted = 0, cell_class = state.cell_class
         cdef uint64_t slot_count = self.engine.pool.geometry.slot_count
+        cdef bint is_there = False
         if not state.owned:
             return 0
         self.evictions.clear()
@@ -401,10 +450,14 @@ cdef class EvictionPolicy(Room):
                 continue  # not published, or unlinked already
             if self.volatile_only and not word_has_ttl(words[i]):
                 continue
+            if headers[i].slot == victim.slot and words[i] == victim.word:
+                is_there = True
             request = self.evictions.add()
             request.kind = KIND_EVICT
             request.slot = headers[i].slot
             request.expected = words[i]
+        if not is_there:
+            return 0
         self.engine.run(self.evictions)
         for i in range(self.evictions.count):
             evicted += self.evictions.requests[i].status == STATUS_OK
@@ -412,13 +465,29 @@ cdef class EvictionPolicy(Room):
 
     # ------------------------------------------------------------------ sweep
 
+    cdef void note_flush(self) noexcept nogil:
+        """Another front end flushed a database."""
+        self.begin_flushed_sweep()
+
     cdef void begin_flushed_sweep(self) noexcept nogil:
         """A database was flushed: every resident may be one of its entries."""
         self.sweep_cursor = self.resident_count
         self.sweep_left = self.resident_count
+        self.flushes += 1
 
     cdef uint32_t sweep(self, uint32_t count, bint flushed, uint32_t *examined) noexcept nogil:
-        """Look at the next ``count`` residents and remove the expired, or those of a flushed database.
+        """Look at the next ``count`` residents and remove the expired, or those of a flushed database; how many were removed."""
+        cdef uint32_t removed
+        examined[0] = 0
+        if not self.turnstile.enter():
+            return 0
+        self.refilled_count = 0
+        removed = self._sweep(count, flushed, examined)
+        self.turnstile.leave()
+        return removed
+
+    cdef uint32_t _sweep(self, uint32_t count, bint flushed, uint32_t *examined) noexcept nogil:
+        """The same for who has the turn already.
 
         From the end of the list to its beginning: what takes a removed one's place was looked at before.
         """
@@ -429,9 +498,11 @@ cdef class EvictionPolicy(Room):
         cdef Request *request
         cdef uint32_t numbers[SWEEP_CHUNK]
         cdef uint32_t i, chunk, first, removed = 0, looked = 0, asked, slot
+        cdef uint64_t flushes
         cdef int64_t expiry
         examined[0] = 0
         while looked < count and self.resident_count:
+            flushes = self.flushes
             self.evictions.clear()
             if self.sweep_cursor > self.resident_count:
                 self.sweep_cursor = self.resident_count
@@ -493,9 +564,11 @@ cdef class EvictionPolicy(Room):
                 if word_state(words[i]) != STATE_LIVE:
                     self._forget(first + i)
             looked += chunk
-            self.sweep_cursor = first
-            if self.sweep_left > first:
-                self.sweep_left = first
+            if self.flushes == flushes:
+                # Else one came while this chunk was being read: the sweep has begun again, at the end.
+                self.sweep_cursor = first
+                if self.sweep_left > first:
+                    self.sweep_left = first
             if first == 0:
                 break  # the next call begins at the end again: within one pass nothing is looked at twice
         examined[0] = looked

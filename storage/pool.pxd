@@ -7,6 +7,7 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from storage.fabric.base cimport Fabric, FabricOp
 from storage.words cimport (
     CHANGE_COUNTERS,
+    FRONT_END_ROW_BYTES,
     HAZARDS_PER_ROW,
     HEAT_BYTES,
     MAX_DATABASES,
@@ -39,6 +40,7 @@ cdef struct Geometry:
 @cython.final
 cdef class Pool:
     cdef readonly Fabric fabric
+    cdef readonly bytes secret
     cdef Geometry geometry
     cdef WordFormat word_format
     cdef uint64_t secret_low
@@ -46,6 +48,7 @@ cdef class Pool:
     cdef readonly int front_end
     cdef readonly uint32_t incarnation
     cdef uint64_t epochs[MAX_DATABASES]
+    cdef uint64_t epoch_moves     # how often one of them was seen to move
     cdef uint32_t front_end_high_water
     cdef uint32_t refresh_high_water(self) noexcept nogil
     cdef int submit(self, FabricOp *ops, int count) noexcept nogil
@@ -74,6 +77,9 @@ cdef class Pool:
 
     cdef inline uint64_t counter_offset(self, uint64_t hash_high) noexcept nogil:
         return self.geometry.counters + (hash_high % CHANGE_COUNTERS) * 8
+
+    cdef inline uint64_t row_offset(self, uint64_t front_end) noexcept nogil:
+        return self.geometry.front_ends + front_end * FRONT_END_ROW_BYTES
 
     cdef inline uint64_t hazard_offset(self, uint64_t front_end, uint64_t index) noexcept nogil:
         return self.geometry.hazards + (front_end * HAZARDS_PER_ROW + index) * 8

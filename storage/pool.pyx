@@ -1,6 +1,8 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
 """Pool: where everything lies, and this front end's place in it."""
 
+cimport cython
+import hashlib
 import os
 import struct
 import zlib
@@ -11,6 +13,7 @@ from libc.string cimport memset
 from storage.fabric.base cimport OP_CAS, OP_FAA, OP_READ, OP_WRITE, Fabric, FabricOp
 from storage.words cimport (
     CHANGE_COUNTERS,
+    FRONT_END_ROW_BYTES,
     HAZARDS_PER_ROW,
     HEAT_BYTES,
     MAX_DATABASES,
@@ -22,13 +25,14 @@ from storage.words cimport (
 )
 
 MAGIC = b"KVCDPOOL"
-VERSION = 1
+VERSION = 2
 SUPERBLOCK_BYTES = 4096
-FRONT_END_ROW_BYTES = 64
 MIN_PAGES = 8
 # magic, version, fabric kind, pool bytes, sets, pages, index entries, hash secret, binding and version
 # bits, node-list epoch, node-list digest, boot identity.
 _SUPERBLOCK = struct.Struct("<8sII4Q16sIIQ32s16s")
+_NODES_OFFSET = 256    # names of this node and of all, for people: the digest above is what counts
+_NODES_BYTES = 768
 _CLEAN_OFFSET = 1024  # one word outside the checksum: 1 after a clean shutdown
 _FABRIC_KINDS = {"shm": 1, "verbs": 2, "sim": 3}
 
@@ -74,6 +78,11 @@ def boot_identity() -> bytes:
         return bytes(16)
 
 
+def node_list_text(node: str, nodes) -> bytes:
+    """What the superblock of ``node`` says about itself and the list: the order in which nodes were named does not matter."""
+    return "\n".join((node, *sorted(nodes))).encode() if nodes else b""
+
+
 def default_index_entries(pool_bytes: int) -> int:
     """Slots of the index when nobody says otherwise: one for each 4 KiB, at least 2**20.
 
@@ -82,6 +91,12 @@ def default_index_entries(pool_bytes: int) -> int:
     return min(max(1 << 20, pool_bytes // 4096), max(1024, pool_bytes // 8 // 35))
 
 
+def _digest(node: str, nodes) -> bytes:
+    text = node_list_text(node, nodes)
+    return hashlib.sha256(text).digest() if text else bytes(32)
+
+
+@cython.no_gc_clear
 cdef class Pool:
     """One region of memory behind a fabric: geometry, secret, epochs, this front end's row.
 
@@ -94,8 +109,8 @@ cdef class Pool:
         memset(self.epochs, 0, sizeof(self.epochs))
 
     @staticmethod
-    def format(Fabric fabric, *, index_entries=None, secret=None, binding_bits=8, version_bits=14):
-        """Write the superblock of an empty pool over zeroed memory, and attach to it."""
+    def format(Fabric fabric, *, index_entries=None, secret=None, binding_bits=8, version_bits=14, front_end=0, node="", nodes=()):
+        """Write the superblock of an empty pool over zeroed memory, and attach to it as ``node`` of ``nodes``."""
         entries = index_entries or default_index_entries(fabric.size_bytes)
         regions = _regions(fabric.size_bytes, entries)
         if regions["page_count"] < MIN_PAGES:
@@ -111,24 +126,25 @@ cdef class Pool:
             )
         block = _SUPERBLOCK.pack(
             MAGIC, VERSION, _FABRIC_KINDS[fabric.kind], fabric.size_bytes, regions["set_count"], regions["page_count"], entries,
-            secret or os.urandom(16), binding_bits, version_bits, 1, bytes(32), boot_identity(),
+            secret or os.urandom(16), binding_bits, version_bits, 1, _digest(node, nodes), boot_identity(),
         )
         pool = Pool(fabric)
+        pool.write(_NODES_OFFSET, node_list_text(node, nodes)[:_NODES_BYTES].ljust(_NODES_BYTES, b"\0"))
         # The magic last: whoever is killed before it leaves memory that is plainly no pool yet, not a damaged one.
         pool.write(len(MAGIC), block[len(MAGIC) :] + struct.pack("<I", zlib.crc32(block)))
         pool.write(0, MAGIC)
-        return Pool.attach(fabric)
+        return Pool.attach(fabric, front_end, node, nodes)
 
     @staticmethod
-    def attach(Fabric fabric, int front_end=0):
-        """Attach to a formatted pool and take the front end's row."""
+    def attach(Fabric fabric, int front_end=0, node="", nodes=()):
+        """Attach to a formatted pool, as ``node`` of ``nodes``, and take the front end's row."""
         cdef Pool pool
         if not 0 <= front_end < MAX_FRONT_ENDS:
             raise PoolError(f"front end {front_end}: a pool has rows for 0 to {MAX_FRONT_ENDS - 1}")
         pool = Pool(fabric, front_end)
         block = pool.read(0, _SUPERBLOCK.size)
         (checksum,) = struct.unpack("<I", pool.read(_SUPERBLOCK.size, 4))
-        (magic, version, kind, pool_bytes, set_count, page_count, entries, secret, binding_bits, version_bits, _epoch, _nodes,
+        (magic, version, kind, pool_bytes, set_count, page_count, entries, secret, binding_bits, version_bits, _epoch, digest,
          _boot) = _SUPERBLOCK.unpack(block)
         if magic != MAGIC:
             raise PoolError(f"not a kvcd pool: it begins with {magic!r}, expected {MAGIC!r}")
@@ -146,6 +162,13 @@ cdef class Pool:
                 f"impossible geometry: {entries} index entries, {page_count} pages, {binding_bits} bits of binding and "
                 f"{version_bits} of version; expected at most {(1 << 32) - 1}, {MIN_PAGES} to {MAX_PAGES}, 8 and 14"
             )
+        if digest != _digest(node, nodes):
+            own, *found = pool.read(_NODES_OFFSET, _NODES_BYTES).rstrip(b"\0").decode("utf-8", "replace").split("\n")
+            raise PoolError(
+                f"the pool was made as node {own or '(none)'} of {','.join(found) or '(no list)'}, and is asked for as node {node or '(none)'} of "
+                f"{','.join(sorted(nodes)) or '(no list)'}: give every front end the same list, with every name spelt the same, or empty "
+                "all memory nodes to change it"
+            )
         regions = _regions(pool_bytes, entries)
         if (regions["set_count"], regions["page_count"]) != (set_count, page_count):
             raise PoolError(
@@ -153,6 +176,7 @@ cdef class Pool:
                 f"have {regions['set_count']} sets and {regions['page_count']} pages"
             )
         pool.geometry = regions
+        pool.secret = secret
         pool.secret_low, pool.secret_high = struct.unpack("<QQ", secret)
         pool.word_format.binding_mask = (1 << binding_bits) - 1
         pool.word_format.version_mask = (1 << version_bits) - 1
@@ -161,10 +185,11 @@ cdef class Pool:
 
     def _enter(self) -> None:
         """Take the front end's row: next incarnation, empty hazards, high-water mark raised."""
-        cdef uint64_t row = self.geometry.front_ends + self.front_end * FRONT_END_ROW_BYTES
+        cdef uint64_t row = self.row_offset(self.front_end)
         cdef uint64_t before = self.fetch_and_add(row, 2)
         cdef uint64_t high
         self.incarnation = <uint32_t>(((before >> 1) + 1) & 0x7FFF)
+        self.write(row + 8, bytes(8))
         self.write(self.hazard_offset(self.front_end, 0), bytes(HAZARDS_PER_ROW * 8))
         high = 0
         while True:
@@ -183,7 +208,12 @@ cdef class Pool:
     def advance_epoch(self, int database) -> None:
         """FLUSHDB: everything written before is absent from now on."""
         # Those of other databases stay as they were read: whoever sees them move forgets its counts of them.
-        self.epochs[database] = self.fetch_and_add(self.epoch_offset(database), 1) + 1
+        cdef uint64_t epoch = self.fetch_and_add(self.epoch_offset(database), 1) + 1
+        if self.fabric.is_lost:
+            raise ConnectionError("the memory node does not answer")
+        if epoch > self.epochs[database]:
+            self.epochs[database] = epoch
+            self.epoch_moves += 1
 
     cdef uint32_t refresh_high_water(self) noexcept nogil:
         """Read again how many front ends have ever attached."""

@@ -6,16 +6,22 @@ again (hazard pointers; Michael 2004). Whoever took a value out of its slot reti
 after a look at the rows of all front ends that began after the slot was changed and did not find it.
 """
 
+cimport cython
 from libc.stdint cimport int16_t, uint32_t, uint64_t
 from libc.stdlib cimport abort, calloc, free, malloc, realloc
 from libc.string cimport memcpy, memset
 
-from storage.fabric.base cimport OP_READ, FabricOp
+from storage.fabric.base cimport OP_READ, OP_WRITE, FabricOp
 from storage.pages cimport PageAllocator
 from storage.pool cimport Pool
-from storage.words cimport HAZARDS_PER_ROW, MAX_FRONT_ENDS
+from storage.words cimport FRONT_END_ROW_BYTES, HAZARDS_PER_ROW, MAX_FRONT_ENDS
+
+cdef enum:
+    KEPT = 0xFFFF   # no cell class
+    ROW_WORDS = 8   # of a front end's row
 
 
+@cython.no_gc_clear
 cdef class Reclaimer:
     """This front end's hazard row and the values that it unlinked but may not free yet."""
 
@@ -37,16 +43,7 @@ cdef class Reclaimer:
         self, uint32_t location, uint32_t cell_class, const uint32_t *pages, uint32_t page_count
     ) noexcept nogil:
         """An unlinked value: free its cell and pages as soon as no hazard names them."""
-        cdef Retired *entry
-        cdef uint32_t larger
-        if self.retired_count == self.retired_capacity:
-            larger = self.retired_capacity * 2 if self.retired_capacity else 256
-            self.retired = <Retired *>realloc(self.retired, larger * sizeof(Retired))
-            if self.retired == NULL:
-                abort()
-            self.retired_capacity = larger
-        entry = &self.retired[self.retired_count]
-        self.retired_count += 1
+        cdef Retired entry
         entry.location = location
         entry.cell_class = cell_class
         entry.page_count = page_count
@@ -56,45 +53,103 @@ cdef class Reclaimer:
             if entry.pages == NULL:
                 abort()
             memcpy(entry.pages, pages, page_count * 4)
+        self._keep(entry)
 
-    cdef void collect(self) noexcept nogil:
-        """Free whatever no hazard names; the rest waits for the next call."""
-        cdef FabricOp ops[2]
-        cdef uint64_t high_water = 0
-        cdef uint64_t hazards[HAZARDS_KEPT]
-        cdef uint32_t count = 0, i, kept = 0, rows, j, asked
-        cdef uint32_t own = <uint32_t>self.pool.front_end
-        cdef uint64_t name
-        cdef Retired entry
-        cdef bint named, many = False
-        if self.retired_count == 0:
+    cdef void _keep(self, Retired entry) noexcept nogil:
+        cdef uint32_t larger
+        if self.retired_count == self.retired_capacity:
+            larger = self.retired_capacity * 2 if self.retired_capacity else 256
+            self.retired = <Retired *>realloc(self.retired, larger * sizeof(Retired))
+            if self.retired == NULL:
+                abort()
+            self.retired_capacity = larger
+        self.retired[self.retired_count] = entry
+        self.retired_count += 1
+        self.retired_pages += entry.page_count
+
+    cdef void collect(self, bint now) noexcept nogil:
+        """Free whatever no hazard names; the rest waits for the next call.
+
+        Where looking takes a round trip, or there are other rows to be read, it is done for many values together, unless ``now``.
+        """
+        cdef Retired *entries
+        cdef uint32_t count
+        cdef int rows
+        if self.retired_count == 0 or self.is_collecting:
             return
-        rows = self.pool.front_end_high_water
+        if (
+            not now and (self.pool.fabric.is_remote or self.pool.front_end_high_water > 1)
+            and self.retired_count < RETIRED_DUE and self.retired_pages < RETIRED_PAGES_DUE
+        ):
+            return
+        # What is retired while the rows are being read was unlinked too late for them.
+        self.is_collecting = True
+        entries = self.retired
+        count = self.retired_count
+        self.retired = NULL
+        self.retired_count = 0
+        self.retired_capacity = 0
+        self.retired_pages = 0
+        rows = self._read_rows()
+        self._free_unnamed(entries, count if rows >= 0 else 0, <uint32_t>rows if rows > 0 else 0)
+        if rows < 0:
+            # Lost: nothing is known, so nothing is freed.
+            while count:
+                count -= 1
+                self._keep(entries[count])
+        free(entries)
+        self.is_collecting = False
+
+    cdef int _read_rows(self) noexcept nogil:
+        """Copy the used part of every other row; how many rows there are, or -1."""
+        cdef FabricOp ops[MAX_FRONT_ENDS]
+        cdef uint64_t heads[MAX_FRONT_ENDS * ROW_WORDS]
+        cdef uint64_t high_water = 0, word
+        cdef uint32_t rows = self.pool.front_end_high_water, i, asked, used
         while True:
-            memset(ops, 0, sizeof(ops))
+            memset(ops, 0, 2 * sizeof(FabricOp))
             ops[0].opcode = OP_READ
             ops[0].offset = self.pool.geometry.globals + 8
             ops[0].local = &high_water
             ops[0].length = 8
-            asked = 1
-            if rows > 1:
-                ops[1].opcode = OP_READ
-                ops[1].offset = self.pool.hazard_offset(0, 0)
-                ops[1].local = self.all_rows
-                ops[1].length = rows * HAZARDS_PER_ROW * 8
-                asked = 2
-            if self.pool.submit(ops, asked) != 0:
-                return
+            ops[1].opcode = OP_READ
+            ops[1].offset = self.pool.row_offset(0)
+            ops[1].local = heads
+            ops[1].length = rows * FRONT_END_ROW_BYTES
+            # One's own row needs no look at the pool: what it holds there is known here.
+            if self.pool.submit(ops, 2 if rows > 1 else 1) != 0:
+                return -1
             if high_water <= rows or high_water > MAX_FRONT_ENDS:
                 break
             # A front end joined: its row counts too.
             rows = <uint32_t>high_water
             self.pool.front_end_high_water = rows
-        # One's own row needs no look at the pool: what it holds there is known here.
-        for i in range(rows if rows > 1 or self.in_use else 0):
-            if i == own and self.in_use == 0:
+        asked = 0
+        for i in range(rows):
+            self.row_used[i] = 0
+            if i == <uint32_t>self.pool.front_end or rows == 1:
                 continue
-            for j in range(<uint32_t>self.high_water if i == own else <uint32_t>HAZARDS_PER_ROW):
+            word = heads[i * ROW_WORDS + 1]
+            used = <uint32_t>word if word < HAZARDS_PER_ROW else <uint32_t>HAZARDS_PER_ROW
+            self.row_used[i] = used
+            if used:
+                memset(&ops[asked], 0, sizeof(FabricOp))
+                ops[asked].opcode = OP_READ
+                ops[asked].offset = self.pool.hazard_offset(i, 0)
+                ops[asked].local = self.all_rows + i * HAZARDS_PER_ROW
+                ops[asked].length = used * 8
+                asked += 1
+        if asked and self.pool.submit(ops, <int>asked) != 0:
+            return -1
+        return <int>rows
+
+    cdef void _free_unnamed(self, Retired *entries, uint32_t total, uint32_t rows) noexcept nogil:
+        cdef uint64_t hazards[HAZARDS_KEPT]
+        cdef uint32_t count = 0, i, j, own = <uint32_t>self.pool.front_end
+        cdef uint64_t name
+        cdef bint named, many = False
+        for i in range(rows):
+            for j in range(<uint32_t>self.high_water if i == own else self.row_used[i]):
                 name = self.row[j] if i == own else self.all_rows[i * HAZARDS_PER_ROW + j]
                 if name == 0:
                     continue
@@ -103,39 +158,48 @@ cdef class Reclaimer:
                     count += 1
                 else:
                     many = True
-        for i in range(self.retired_count):
-            entry = self.retired[i]
+        # What is named stays; all names are looked at before anything is freed, which may take rounds of its own.
+        for i in range(total):
             named = False
             for j in range(count):
-                if hazards[j] == hazard_of_cell(entry.location) or (
-                    entry.page_count and hazards[j] == hazard_of_page(entry.pages[0])
+                if hazards[j] == hazard_of_cell(entries[i].location) or (
+                    entries[i].page_count and hazards[j] == hazard_of_page(entries[i].pages[0])
                 ):
                     named = True
                     break
             if not named and many:
-                named = self._is_named(entry, rows)
+                named = self._is_named(entries[i], rows)
             if named:
-                self.retired[kept] = entry
-                kept += 1
+                self._keep(entries[i])
+                entries[i].cell_class = KEPT
+        for i in range(total):
+            if entries[i].cell_class == KEPT:
                 continue
-            self.allocator.free_cell(entry.location, entry.cell_class)
-            if entry.page_count:
-                self.allocator.free_pages(entry.pages, entry.page_count)
-                free(entry.pages)
-        self.retired_count = kept
+            self.allocator.free_cell(entries[i].location, entries[i].cell_class)
+            if entries[i].page_count:
+                self.allocator.free_pages(entries[i].pages, entries[i].page_count)
+                free(entries[i].pages)
 
     cdef bint _is_named(self, Retired entry, uint32_t rows) noexcept nogil:
         """The slow look through every row, when there are more hazards than the fast one keeps."""
         cdef uint32_t i, j
         cdef uint64_t name
+        cdef bint own
         for i in range(rows):
-            for j in range(HAZARDS_PER_ROW):
-                name = self.row[j] if i == <uint32_t>self.pool.front_end else self.all_rows[i * HAZARDS_PER_ROW + j]
+            own = i == <uint32_t>self.pool.front_end
+            for j in range(<uint32_t>self.high_water if own else self.row_used[i]):
+                name = self.row[j] if own else self.all_rows[i * HAZARDS_PER_ROW + j]
                 if name and (
                     name == hazard_of_cell(entry.location) or (entry.page_count and name == hazard_of_page(entry.pages[0]))
                 ):
                     return True
         return False
+
+    cdef void lower_published(self) noexcept nogil:
+        """Nothing of this row is in use: others need not look at it."""
+        if self.in_use == 0 and self.published_high_water:
+            self.published_high_water = 0
+            self.pool.write_from(self.pool.row_offset(self.pool.front_end) + 8, &self.published_high_water, 8)
 
     cdef int16_t take_hazard(self, uint64_t name, bint for_pin) noexcept nogil:
         """A free place of the row, now ours for ``name``; -1 when none is free. The caller writes it out."""
@@ -172,8 +236,9 @@ cdef class Reclaimer:
                 return i
         return -1
 
-    cdef void add_pin(self, int16_t index, uint32_t pages) noexcept nogil:
+    cdef void add_pin(self, int16_t index, uint32_t pages, uint64_t clock) noexcept nogil:
         if self.pins[index] == 0:
+            self.pin_since[index] = clock
             self.pin_count += 1
             self.pin_pages[index] = pages
             self.pinned_pages += pages
@@ -183,6 +248,7 @@ cdef class Reclaimer:
         """One reader of a pinned value is done; True when it was the last."""
         cdef int16_t index = self.find_pin(first_page)
         cdef uint64_t zero = 0
+        cdef FabricOp op
         if index < 0:
             return False
         self.pins[index] -= 1
@@ -190,7 +256,13 @@ cdef class Reclaimer:
             return False
         self.pin_count -= 1
         self.pinned_pages -= self.pin_pages[index]
+        # The zero goes out before the place is free for another name; nobody waits for it.
+        memset(&op, 0, sizeof(op))
+        op.opcode = OP_WRITE
+        op.offset = self.pool.hazard_offset(self.pool.front_end, index)
+        op.local = &zero
+        op.length = 8
+        self.pool.fabric.forget(self.pool.fabric.post(&op, 1))
         self.drop_hazard(index)
-        self.pool.write_from(self.pool.hazard_offset(self.pool.front_end, index), &zero, 8)
-        self.collect()
+        self.collect(False)
         return True

@@ -1,5 +1,6 @@
 from dataclasses import dataclass
 
+from storage.cluster import Node
 from storage.engine import Engine
 from storage.policy import EvictionPolicy
 from storage.store import Store
@@ -22,3 +23,4 @@ class Recovery:
     def run(self) -> RecoveryReport: ...
 
 def recover(store: Store) -> RecoveryReport: ...
+def recover_node(node: Node) -> RecoveryReport: ...

@@ -8,7 +8,7 @@ say. Every step leaves a pool that recovery can begin with again, so it may itse
 """
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc, realloc
@@ -18,9 +18,10 @@ from storage.interface import ValueType
 from storage.pool import PoolError
 
 from storage.cells cimport CELL_BYTES, CELLS_IN_PAGE, class_for
-from storage.engine cimport Engine
+from storage.batch cimport Request
+from storage.cluster cimport Node
+from storage.engine cimport Engine, hash_request, home_of, tag_of
 from storage.fabric.base cimport OP_CAS, OP_READ, FabricOp
-from storage.hashing cimport KeyHash, hash_key
 from storage.pages cimport PageAllocator
 from storage.policy cimport EvictionPolicy
 from storage.pool cimport Pool
@@ -104,14 +105,20 @@ class RecoveryReport:
 
 
 def recover(Store store) -> RecoveryReport:
-    """Rebuild the books of ``store`` from its pool, whose every other user is gone.
+    """Rebuild the books of ``store`` from its pool, whose every other user is gone; of several nodes, those of all.
 
     The store must be fresh: not a single request before. Raises PoolError when somebody else changes the pool meanwhile,
     MemoryError when there is no room for the books (16 bytes a page and 2 a set, until it returns).
     """
-    if store.policy.resident_count or store.engine.counts.batches:
+    reports = [recover_node(node) for node in store.cluster.nodes if (<Node>node).engine is not None]
+    return RecoveryReport(*(sum(getattr(report, field.name) for report in reports) for field in fields(RecoveryReport)))
+
+
+def recover_node(Node node) -> RecoveryReport:
+    """The same for one node alone."""
+    if node.policy.resident_count or node.engine.counts.batches:
         raise ValueError("recovery begins with a store that has served nothing yet")
-    recovery = Recovery(store.engine, store.policy)
+    recovery = Recovery(node.engine, node.policy)
     return recovery.run()
 
 
@@ -429,13 +436,14 @@ cdef class Recovery:
     cdef bint is_reachable(self, Found *found, CellHeader *header, char *key, uint64_t *home) noexcept:
         """Whether a look-up of the key would find this slot; a damaged key, database or epoch does not pass."""
         cdef uint64_t epoch = self.pool.epochs[header.database]
-        cdef KeyHash key_hash = hash_key(
-            self.pool.secret_low ^ ((epoch << 8 | header.database) * <uint64_t>0x9E3779B97F4A7C15),
-            self.pool.secret_high, key, header.key_bytes,
-        )
-        home[0] = key_hash.low % self.pool.geometry.set_count
+        cdef Request request
+        request.database = header.database
+        request.key = key
+        request.key_bytes = header.key_bytes
+        hash_request(self.pool, &request)
+        home[0] = home_of(request.hash_low, epoch, self.pool.geometry.set_count)
         return (
-            key_hash.high >> 16 == word1_tag(found.word1) and word1_distance(found.word1) < self.pool.geometry.set_count
+            tag_of(request.hash_high, epoch) == word1_tag(found.word1) and word1_distance(found.word1) < self.pool.geometry.set_count
             and (home[0] + word1_distance(found.word1)) % self.pool.geometry.set_count == found.slot // SLOTS_PER_SET
         )
 

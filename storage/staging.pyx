@@ -1,19 +1,24 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
 """Large values on their way: staged ones that are being received, pinned ones that are being sent."""
 
+cimport cython
 from cpython.buffer cimport PyBuffer_FillInfo
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memset
 
 from storage.engine cimport Engine
+from storage.fabric.base cimport OP_READ, OP_STAGED, OP_WRITE, STAGING_BYTES, Fabric, FabricOp
 from storage.words cimport MAX_CELL_BYTES, MAX_VALUE_BYTES, PAGE_BYTES, PAGE_PAYLOAD
 
 cdef enum:
     WINDOW_PAGES = 64          # claimed ahead of the bytes: 4 MiB at a time, what one recv can bring
     HEAD_BYTES_MAX = 40
+    BUFFER_PAGES = 4           # of one staging buffer: STAGING_BYTES
+    SENT_LIMIT = 8             # buffers of one value that are on their way to its node: 2 MiB
 
 
+@cython.no_gc_clear
 cdef class StagingArea:
     """What all unfinished values may hold together, and who may go on when that is used up."""
 
@@ -32,6 +37,7 @@ cdef class StagingArea:
         return self.pages_held * PAGE_BYTES
 
 
+@cython.no_gc_clear  # dropped in a cycle with its store it gives its pages back all the same
 cdef class StagedValue:
     """A large argument that is received straight into pool pages and not yet published.
 
@@ -39,11 +45,12 @@ cdef class StagedValue:
     them back; ``published`` says that they belong to a published value now.
     """
 
-    def __cinit__(self, StagingArea area, uint64_t size_bytes, uint32_t key_bytes):
+    def __cinit__(self, StagingArea area, uint64_t size_bytes, uint32_t key_bytes, Engine engine=None):
         cdef uint64_t whole = size_bytes // PAGE_BYTES
         cdef uint32_t rest = <uint32_t>(size_bytes % PAGE_BYTES)
         cdef uint64_t list_bytes = whole * 4
         self.area = area
+        self.engine = area.engine if engine is None else engine
         self.size_bytes = size_bytes
         self.released = True  # nothing to give back, should this end in an exception
         if size_bytes > MAX_VALUE_BYTES:
@@ -75,7 +82,7 @@ cdef class StagedValue:
             self._release(True)
         free(self.pages)
         free(self.tail)
-        free(self.bounce)
+        free(self.operations)
 
     cdef int share_turn(self, StagedValue earlier) except -1:
         """Count as one with an earlier value of the same command, or the first would be the one that the second waits for."""
@@ -89,18 +96,31 @@ cdef class StagedValue:
         """Claim the pages that the next bytes need; a StageResult."""
         cdef uint64_t used_pages = (self.received + PAGE_BYTES) // PAGE_BYTES
         cdef uint32_t wanted
-        if self.received >= self.in_pages or self.claimed >= used_pages:
+        cdef Fabric fabric = self.engine.pool.fabric
+        if self.received >= self.in_pages:
             return STAGE_OK
-        if self.page_count >= self.area.engine.allocator.limit_pages:
+        if fabric.is_remote and self.buffer == NULL:
+            if self.sent_count == SENT_LIMIT:
+                self._settle(SENT_LIMIT - 1)
+            self.buffer = fabric.take_staging()
+            if self.buffer == NULL and self.sent_count:
+                self._settle(0)
+                self.buffer = fabric.take_staging()
+            if self.buffer == NULL:
+                return STAGE_WAIT
+            self.buffer_start = self.received
+        if self.claimed >= used_pages:
+            return STAGE_OK
+        if self.page_count >= self.engine.allocator.limit_pages:
             return STAGE_FULL  # not even an empty pool holds it and its cell: nothing is evicted for it
         wanted = self.page_count - self.claimed
         if wanted > WINDOW_PAGES:
             wanted = WINDOW_PAGES
         if self.area.pages_held + wanted > self.area.limit_pages and self.area.unfinished[0] is not self.number:
             return STAGE_WAIT
-        if self.area.engine.allocator.claim_pages(wanted, self.pages + self.claimed, PAGE_PAYLOAD, 0) == 0:
-            self.area.engine.reclaimer.collect()
-            if not self.area.engine.room.make_pages(wanted) or self.area.engine.allocator.claim_pages(
+        if self.engine.allocator.claim_pages(wanted, self.pages + self.claimed, PAGE_PAYLOAD, 0) == 0:
+            self.engine.reclaimer.collect(True)
+            if not self.engine.room.make_pages(wanted) or self.engine.allocator.claim_pages(
                 wanted, self.pages + self.claimed, PAGE_PAYLOAD, 0
             ) == 0:
                 return STAGE_FULL
@@ -112,41 +132,77 @@ cdef class StagedValue:
         """Where the next bytes go and how many fit there in one piece; ``reserve`` came first."""
         cdef uint32_t page, last
         cdef uint64_t offset
-        cdef char *place
         if self.received >= self.in_pages:
             available[0] = self.size_bytes - self.received
             return self.tail + (self.received - self.in_pages)
+        if self.buffer != NULL:
+            available[0] = self.buffer_start + STAGING_BYTES - self.received
+            if available[0] > <uint64_t>self.claimed * PAGE_BYTES - self.received:
+                available[0] = <uint64_t>self.claimed * PAGE_BYTES - self.received
+            if available[0] > self.in_pages - self.received:
+                available[0] = self.in_pages - self.received
+            return self.buffer + (self.received - self.buffer_start)
         page = <uint32_t>(self.received // PAGE_BYTES)
         offset = self.received % PAGE_BYTES
-        place = self.area.engine.pool.fabric.address(self.area.engine.pool.page_offset(self.pages[page]), PAGE_BYTES)
-        if place == NULL:
-            if self.bounce == NULL:
-                self.bounce = <char *>malloc(PAGE_BYTES)
-                if self.bounce == NULL:
-                    available[0] = 0
-                    return NULL
-            place = self.bounce
-            last = page
-        else:
-            last = page
-            while last + 1 < self.claimed and self.pages[last + 1] == self.pages[last] + 1:
-                last += 1
+        last = page
+        while last + 1 < self.claimed and self.pages[last + 1] == self.pages[last] + 1:
+            last += 1
         available[0] = <uint64_t>(last - page + 1) * PAGE_BYTES - offset
         if available[0] > self.in_pages - self.received:
             available[0] = self.in_pages - self.received
-        return place + offset
+        return self.engine.pool.fabric.address(self.engine.pool.page_offset(self.pages[page]), PAGE_BYTES) + offset
 
     cdef int advance(self, uint64_t count) except -1:
-        """``count`` bytes were put where ``region`` said."""
-        cdef uint32_t page = <uint32_t>(self.received // PAGE_BYTES)
-        cdef bint to_page = self.received < self.in_pages
+        """``count`` bytes were put where ``region`` said. With the last ones a remote node has them all, or ``failed`` is set."""
         self.received += count
-        if self.bounce != NULL and to_page and (self.received % PAGE_BYTES == 0 or self.received >= self.in_pages):
-            self.area.engine.pool.write_from(
-                self.area.engine.pool.page_offset(self.pages[page]), self.bounce,
-                <uint32_t>(self.received - <uint64_t>page * PAGE_BYTES),
-            )
+        if self.buffer != NULL and (self.received >= self.in_pages or self.received == self.buffer_start + STAGING_BYTES):
+            self._send_buffer()
+        if self.received == self.size_bytes:
+            self._settle(0)
         return 0
+
+    cdef void _send_buffer(self) noexcept:
+        """Write the filled buffer to its pages; nobody waits for that yet."""
+        cdef FabricOp *ops
+        cdef Fabric fabric = self.engine.pool.fabric
+        cdef uint64_t end = self.received if self.received < self.in_pages else self.in_pages
+        cdef uint64_t position = self.buffer_start
+        cdef int count = 0
+        if self.operations == NULL:
+            self.operations = <FabricOp *>malloc(SENT_LIMIT * BUFFER_PAGES * sizeof(FabricOp))
+            if self.operations == NULL:
+                self.failed = True
+                return
+        # Each of the buffers under way has its own: what finds no room in the send queue is posted later.
+        ops = self.operations + self.operation_turn * BUFFER_PAGES
+        self.operation_turn = (self.operation_turn + 1) % SENT_LIMIT
+        memset(ops, 0, BUFFER_PAGES * sizeof(FabricOp))
+        while position < end:
+            ops[count].opcode = OP_WRITE
+            ops[count].flags = OP_STAGED
+            ops[count].offset = self.engine.pool.page_offset(self.pages[position // PAGE_BYTES])
+            ops[count].local = self.buffer + (position - self.buffer_start)
+            ops[count].length = <uint32_t>(PAGE_BYTES if end - position > PAGE_BYTES else end - position)
+            position += PAGE_BYTES
+            count += 1
+        self.tickets[self.sent_count] = fabric.post_bulk(ops, count)
+        self.sent[self.sent_count] = self.buffer
+        self.sent_count += 1
+        self.buffer = NULL
+
+    cdef void _settle(self, int left) noexcept:
+        """Wait until no more than ``left`` buffers are on their way."""
+        cdef Fabric fabric = self.engine.pool.fabric
+        cdef int i, done = 0
+        while self.sent_count - done > left:
+            if fabric.wait(self.tickets[done]) != 0:
+                self.failed = True
+            fabric.give_staging(self.sent[done])
+            done += 1
+        for i in range(done, self.sent_count):
+            self.tickets[i - done] = self.tickets[i]
+            self.sent[i - done] = self.sent[i]
+        self.sent_count -= done
 
     def receive(self, const unsigned char[::1] data) -> int:
         """Take bytes as a socket would bring them; how many were taken before the pool or its share was full."""
@@ -177,8 +233,8 @@ cdef class StagedValue:
         cdef uint64_t position = 0, length
         while position < self.received and position < self.in_pages:
             length = PAGE_BYTES if self.in_pages - position > PAGE_BYTES else self.in_pages - position
-            self.area.engine.pool.read_into(
-                self.area.engine.pool.page_offset(self.pages[position // PAGE_BYTES]), target + position, <uint32_t>length
+            self.engine.pool.read_into(
+                self.engine.pool.page_offset(self.pages[position // PAGE_BYTES]), target + position, <uint32_t>length
             )
             position += length
         if self.received > self.in_pages:
@@ -197,9 +253,13 @@ cdef class StagedValue:
         if self.released:
             return
         self.released = True
+        self._settle(0)
+        if self.buffer != NULL:
+            self.engine.pool.fabric.give_staging(self.buffer)
+            self.buffer = NULL
         self.area.pages_held -= self.claimed
         if give_back and self.claimed:
-            self.area.engine.allocator.free_pages(self.pages, self.claimed)
+            self.engine.allocator.free_pages(self.pages, self.claimed)
         try:
             self.area.unfinished.remove(self.number)
         except ValueError:
@@ -221,11 +281,13 @@ cdef PinnedValue take_pin(
         value.released = True
         engine.unpin(pages[0])
         raise MemoryError("no memory for a page list")
+    value.next_ticket = -1
     memcpy(value.pages, pages, page_count * 4)
     memcpy(value.tail, tail, tail_bytes)
     return value
 
 
+@cython.no_gc_clear  # as above: its pin goes back
 cdef class PinnedValue:
     """A published large value whose pages cannot be used for anything else until ``release``."""
 
@@ -238,7 +300,96 @@ cdef class PinnedValue:
         """The value is no longer read through this object."""
         if not self.released:
             self.released = True
+            self.release_staging()
             self.engine.unpin(self.pages[0])
+
+    cdef uint64_t _paged_bytes(self) noexcept nogil:
+        cdef uint64_t in_pages = <uint64_t>self.page_count * PAGE_BYTES
+        return in_pages if in_pages < self.size_bytes else self.size_bytes
+
+    cdef char *piece_at(self, uint64_t position, uint64_t *length) noexcept:
+        """A piece of the value that begins at ``position``, fetched when need be; NULL when the node is lost.
+
+        It stays until the next call, or ``release_staging``. While a fetched piece is being used the next one is on its way.
+        """
+        cdef Fabric fabric = self.engine.pool.fabric
+        cdef uint64_t end = self._paged_bytes()
+        cdef int64_t ticket
+        if position >= end or not fabric.is_remote:
+            return self.run_at(position, length)
+        if self.buffer != NULL and self.buffer_start <= position < self.buffer_start + self.buffer_bytes:
+            length[0] = self.buffer_start + self.buffer_bytes - position
+            return self.buffer + (position - self.buffer_start)
+        if self.buffer == NULL:
+            self.buffer = fabric.take_staging()
+        if self.next_ticket >= 0 and self.next_start == position:
+            if self.buffer != NULL:
+                fabric.give_staging(self.buffer)
+            self.buffer, self.buffer_start, self.buffer_bytes = self.next_buffer, self.next_start, self.next_bytes
+            ticket = self.next_ticket
+            self.next_buffer = NULL
+            self.next_ticket = -1
+        elif self.buffer == NULL:
+            length[0] = 0  # every staging buffer is in use: the caller copies through `copy_at`
+            return NULL
+        else:
+            self.buffer_start = position
+            ticket = self._fetch(position, self.buffer, &self.buffer_bytes)
+        if self.next_ticket < 0 and self.buffer_start + self.buffer_bytes < end:
+            self.next_buffer = fabric.take_staging()
+            if self.next_buffer != NULL:
+                self.next_start = self.buffer_start + self.buffer_bytes
+                self.next_ticket = self._fetch(self.next_start, self.next_buffer, &self.next_bytes)
+                if self.next_ticket < 0:
+                    fabric.give_staging(self.next_buffer)
+                    self.next_buffer = NULL
+        if fabric.wait(ticket) != 0:
+            length[0] = 0
+            self.release_staging()
+            return NULL
+        length[0] = self.buffer_bytes
+        return self.buffer
+
+    cdef int64_t _fetch(self, uint64_t position, char *buffer, uint64_t *length) noexcept:
+        """Ask for what follows ``position``, up to a buffer's size."""
+        cdef FabricOp *ops = self.operations[self.turn]
+        cdef uint64_t end = self._paged_bytes(), filled = 0, step
+        cdef int count = 0
+        self.turn = 1 - self.turn
+        memset(ops, 0, (BUFFER_PAGES + 1) * sizeof(FabricOp))
+        if end - position > STAGING_BYTES:
+            end = position + STAGING_BYTES
+        while position < end:
+            step = PAGE_BYTES - position % PAGE_BYTES
+            if step > end - position:
+                step = end - position
+            ops[count].opcode = OP_READ
+            ops[count].flags = OP_STAGED
+            ops[count].offset = self.engine.pool.page_offset(self.pages[position // PAGE_BYTES]) + position % PAGE_BYTES
+            ops[count].local = buffer + filled
+            ops[count].length = <uint32_t>step
+            count += 1
+            filled += step
+            position += step
+        length[0] = filled
+        return self.engine.pool.fabric.post_bulk(ops, count)
+
+    cdef bint failed(self) noexcept:
+        """Whether the rest of the value cannot be had any more."""
+        return self.engine.pool.fabric.is_lost
+
+    cdef void release_staging(self) noexcept:
+        """Let go of the fetched pieces: a client that does not read must not keep others from fetching theirs."""
+        cdef Fabric fabric = self.engine.pool.fabric
+        if self.next_ticket >= 0:
+            fabric.wait(self.next_ticket)
+            self.next_ticket = -1
+        if self.next_buffer != NULL:
+            fabric.give_staging(self.next_buffer)
+            self.next_buffer = NULL
+        if self.buffer != NULL:
+            fabric.give_staging(self.buffer)
+            self.buffer = NULL
 
     cdef char *run_at(self, uint64_t position, uint64_t *length) noexcept nogil:
         """The contiguous piece of memory that begins at ``position``; NULL where it cannot be touched in place."""

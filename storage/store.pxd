@@ -5,25 +5,25 @@ cimport cython
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from storage.batch cimport Batch, Request
-from storage.engine cimport Engine
-from storage.policy cimport EvictionPolicy
-from storage.staging cimport StagingArea
+from storage.cluster cimport Cluster
+from storage.staging cimport PinnedValue, StagedValue, StagingArea
 
 
 @cython.final
 cdef class Store:
-    cdef readonly Engine engine
-    cdef readonly EvictionPolicy policy
+    cdef readonly Cluster cluster
     cdef readonly StagingArea staging
-    cdef Batch batch
+    cdef readonly int databases
+    cdef str policy_name
+    cdef tuple shares                  # of the limit: unfinished values, unread ones
     cdef object manual_clock_ms
-    cdef readonly uint64_t index_entries
     cdef readonly uint64_t maxmemory
-    cdef uint64_t pinned_limit_pages
     cdef public object on_release
     cdef int64_t now(self) noexcept
     cdef void set_time(self) noexcept
-    cdef Request *_request(self, int kind, int database, bytes key) except NULL
-    cdef void _run(self) noexcept
+    cdef void _run(self, Batch batch) noexcept
+    cdef object _unreachable(self, Request *request)
     cdef object _entry(self, Request *request, bint payload)
+    cdef PinnedValue _take_pin(self, Request *request)
+    cdef StagedValue stage(self, int database, const char *key, uint32_t key_bytes, uint64_t size_bytes)
     cdef int _set_value(self, Request *request, object value, list held) except -1

@@ -1,16 +1,13 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
 """Store: the surface that command handlers and the fast lane use."""
 
-from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
-from libc.string cimport memcpy, memset
 from posix.time cimport CLOCK_MONOTONIC, CLOCK_REALTIME, clock_gettime, timespec
 
 from storage.interface import NO_EXPIRY, Condition, DatabaseSize, Entry, PrefixInfo, Status, ValueType, WriteResult
 
 from storage.batch cimport (
-    CONDITION_ALWAYS,
     EXACT,
     HAS_PARENT,
     KEEP_TTL,
@@ -27,17 +24,13 @@ from storage.batch cimport (
     WANT_PAYLOAD,
     Batch,
     Request,
-    allocate,
 )
-from storage.cells cimport CELL_BYTES
-from storage.engine cimport Engine
-from storage.fabric.base cimport OP_READ, FabricOp
-from storage.pages cimport PageAllocator
+from storage.cluster cimport Cluster, Node
+from storage.engine cimport Engine, home_of
 from storage.policy cimport EvictionPolicy
-from storage.pool cimport Pool
+from storage.scans cimport SCAN_SETS, count_children, keys_in_sets
 from storage.staging cimport PinnedValue, StagedValue, StagingArea, take_pin
 from storage.words cimport (
-    CELL_HAS_PARENT,
     HEAT_BYTES,
     MAX_DATABASES,
     MAX_KEY_BYTES_C,
@@ -45,25 +38,14 @@ from storage.words cimport (
     PAGE_BYTES,
     SET_BYTES,
     SLOTS_PER_SET,
-    STATE_LIVE,
-    CellHeader,
-    Heat,
-    cell_expiry_ms,
-    cell_prefix_bytes,
-    word_class,
-    word_location,
-    word_state,
 )
 
 cdef enum:
     BATCH_REQUESTS = 512    # requests of one run; longer ones are cut
-    SCAN_SETS = 32          # index sets read at a time by SCAN: 4 KiB
-    SCAN_HEAD_BYTES = 64    # the smallest cell; header and key of most
-    SCAN_ATTEMPTS = 100     # every further one means that another front end wrote the key again
-    HEAD_BYTES_MAX = 40
     FLUSH_SWEEP_ENTRIES = 20000  # looked at before a flush is answered, 5 ms
     MAINTAIN_ENTRIES = 1024      # looked at between two looks at the clock
     SCAN_SETS_LIMIT = 8192  # index sets that one SCAN call looks at before it answers with what it has
+    CURSOR_NODE_SHIFT = 40  # a SCAN cursor: node above, set of its index below
 
 MAX_KEY_BYTES = MAX_KEY_BYTES_C
 _STATUS = {int(status): status for status in Status}
@@ -72,21 +54,49 @@ _STATUS = {int(status): status for status in Status}
 cdef class Store:
     """Keys and values of every database in one pool, for one front end.
 
-    Implements ``storage.interface.StoreInterface``. On shared memory no coroutine ever suspends.
+    Implements ``storage.interface.StoreInterface``. No coroutine ever suspends: over RDMA the stack that it runs on does (see
+    storage.fabric.waiting), so other requests run between any two rounds of this one.
     """
 
-    def __cinit__(self, Pool pool, str policy="allkeys-lru", int databases=16):
+    def __cinit__(self, pool, str policy="allkeys-lru", int databases=16):
+        cdef Cluster cluster
+        cdef Node node
         if not 1 <= databases <= MAX_DATABASES:
             raise ValueError(f"databases must lie between 1 and {MAX_DATABASES}")
-        self.engine = Engine(pool)
-        self.engine.database_count = databases
-        self.policy = EvictionPolicy(self.engine, policy)
-        self.engine.room = self.policy
-        self.staging = StagingArea(self.engine)
-        self.batch = Batch(BATCH_REQUESTS)
+        if isinstance(pool, Cluster):
+            cluster = pool
+        else:
+            cluster = Cluster([Node("", Engine(pool), policy)])
+        self.cluster = cluster
+        self.databases = databases
+        self.policy_name = policy
+        self.shares = (0.25, 0.25)
+        self.staging = StagingArea(cluster.first.engine)
+        for node in cluster.nodes:
+            self._settle(node)
         self.manual_clock_ms = None
-        self.pinned_limit_pages = pool.geometry.page_count // 4
         self.set_time()
+
+    def _settle(self, Node node) -> None:
+        """Give a node its part of every limit."""
+        if node.engine is None:
+            return
+        node.engine.database_count = self.databases
+        node.policy.choose(self.policy_name)
+        node.engine.allocator.set_limit_bytes(self.maxmemory // self.cluster.node_count)
+        self.staging.set_limit_bytes(<uint64_t>(
+            sum([(<Node>other).engine.allocator.limit_pages for other in self._nodes()]) * <double>PAGE_BYTES * self.shares[0]
+        ))
+        node.engine.reclaimer.pinned_limit_pages = max(1, <uint64_t>(node.engine.allocator.limit_pages * <double>self.shares[1]))
+
+    def replace_node(self, int number, Node node) -> None:
+        """A memory node is back: from now on its keys are served by this one. What the old one knew is void."""
+        nodes = list(self.cluster.nodes)
+        nodes[number] = node
+        self.cluster.replace(nodes)
+        self._settle(node)
+        if self.on_release is not None:
+            self.on_release()
 
     # ------------------------------------------------------------------- time
 
@@ -98,7 +108,11 @@ cdef class Store:
         return <int64_t>moment.tv_sec * 1000 + moment.tv_nsec // 1000000
 
     cdef void set_time(self) noexcept:
-        self.engine.now_ms = self.now()
+        cdef Node node
+        self.cluster.now_ms = self.now()
+        for node in self.cluster.nodes:
+            if node.engine is not None:
+                node.engine.now_ms = self.cluster.now_ms
 
     def set_clock(self, now_ms) -> None:
         """Use this time (Unix milliseconds) until told otherwise; None goes back to the system's clock."""
@@ -108,90 +122,134 @@ cdef class Store:
     # ------------------------------------------------------------------ limits
 
     def set_maxmemory(self, uint64_t limit_bytes) -> None:
-        """Bytes of pages that values may use; 0 means the whole pool."""
+        """Bytes of pages that values may use, over all nodes; 0 means the whole pool."""
         self.maxmemory = limit_bytes
-        self.engine.allocator.set_limit_bytes(limit_bytes)
+        for node in self.cluster.nodes:
+            self._settle(node)
 
     def set_shares(self, *, double inflight, double pinned) -> None:
         """Shares of the limit (0 to 1) that unfinished and unread values may hold."""
-        cdef uint64_t limit_bytes = self.engine.allocator.limit_pages * PAGE_BYTES
-        self.staging.set_limit_bytes(<uint64_t>(limit_bytes * inflight))
-        self.pinned_limit_pages = max(1, <uint64_t>(limit_bytes * pinned) // PAGE_BYTES)
+        self.shares = (inflight, pinned)
+        for node in self.cluster.nodes:
+            self._settle(node)
 
     @property
-    def pool(self) -> Pool:
-        """The pool that the keys and values live in."""
-        return self.engine.pool
+    def engine(self) -> Engine:
+        """The engine of the only node, or of the first."""
+        return self.cluster.first.engine
+
+    @property
+    def policy(self) -> EvictionPolicy:
+        """The eviction policy of the only node, or of the first."""
+        return self.cluster.first.policy
+
+    @property
+    def pool(self):
+        """The pool of the only node, or of the first."""
+        return self.cluster.first.engine.pool
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether the pool lies on other machines: whoever uses the store then runs on a stack that may wait."""
+        return self.cluster.first.engine.pool.fabric.is_remote
 
     def release_spares(self) -> int:
-        """Give back the empty pages that cell classes keep for their next value; how many there were."""
-        return self.engine.allocator.release_spares()
+        """Give back what nobody reads any more, and the empty pages that cell classes keep for their next value; how many these were."""
+        cdef Node node
+        cdef uint64_t count = 0
+        for node in self._nodes():
+            node.engine.reclaimer.collect(True)
+            count += node.engine.allocator.release_spares()
+        return count
 
     def set_policy(self, str name) -> None:
         """Switch the eviction policy; KeyError for an unknown name."""
-        self.policy.choose(name)
+        cdef Node node
+        for node in self._nodes():
+            node.policy.choose(name)
+        self.policy_name = name
+
+    def _nodes(self) -> list:
+        """The nodes that answer."""
+        return [node for node in self.cluster.nodes if not (<Node>node).is_lost()]
+
+    def lost_node_of(self, int database, keys) -> str | None:
+        """The name of a memory node that does not answer and that one of these keys lives on, or None."""
+        cdef Batch batch
+        cdef Request *request
+        cdef Node node
+        if self.cluster.node_count == 1 and not self.cluster.first.is_lost():
+            return None
+        batch = self.cluster.take_batch()
+        try:
+            for key in keys:
+                if PyBytes_GET_SIZE(key) > MAX_KEY_BYTES_C:
+                    continue
+                batch.clear()
+                request = _add(batch, KIND_LOOKUP, database, key)
+                self.cluster.hash(request)
+                node = self.cluster.nodes[request.node]
+                if node.is_lost():
+                    return node.name
+            return None
+        finally:
+            self.cluster.give_batch(batch)
+
+    cdef object _unreachable(self, Request *request):
+        return ConnectionError(f"memory node {(<Node>self.cluster.nodes[request.node]).name} unreachable")
 
     # ---------------------------------------------------------------- requests
 
-    cdef Request *_request(self, int kind, int database, bytes key) except NULL:
-        cdef Request *request
-        if PyBytes_GET_SIZE(key) > MAX_KEY_BYTES_C:
-            raise ValueError(f"a key of {PyBytes_GET_SIZE(key)} bytes; the largest has {MAX_KEY_BYTES_C}")
-        request = self.batch.add()
-        assert request != NULL
-        request.kind = kind
-        request.database = database
-        request.key = PyBytes_AS_STRING(key)
-        request.key_bytes = <uint32_t>PyBytes_GET_SIZE(key)
-        return request
-
-    cdef void _run(self) noexcept:
+    cdef void _run(self, Batch batch) noexcept:
         self.set_time()
-        self.engine.run(self.batch)
+        self.cluster.run(batch)
 
     cdef object _entry(self, Request *request, bint payload):
         cdef PinnedValue value
         data = b""
         if payload:
             if request.pinned:
-                value = take_pin(
-                    self.engine, request.page_list, request.out_page_count, request.out, request.out_tail_bytes,
-                    request.out_bytes,
-                )
-                request.pinned = False
+                value = self._take_pin(request)
                 data = value.tobytes()
                 value.release()
             else:
                 data = PyBytes_FromStringAndSize(request.out, request.out_tail_bytes)
         return Entry(
             data, request.out_bytes, request.out_expire_ms, ValueType(request.out_type), request.word,
-            (<uint32_t>self.engine.now_ms - request.last_ms_before) // 1000, request.heat.hits,
+            (<uint32_t>self.cluster.now_ms - request.last_ms_before) // 1000, request.heat.hits,
+        )
+
+    cdef PinnedValue _take_pin(self, Request *request):
+        request.pinned = False
+        return take_pin(
+            self.cluster.engine_of(request), request.page_list, request.out_page_count, request.out, request.out_tail_bytes,
+            request.out_bytes,
         )
 
     def _read_sync(self, int database, keys, bint payload, bint touch) -> list:
         cdef Request *request
+        cdef Batch batch
         cdef uint32_t i
         cdef list out = [None] * len(keys), waiting = list(range(len(keys))), part, again
         while waiting:
             part, again = waiting[:BATCH_REQUESTS], []
+            batch = self.cluster.take_batch()
             try:
                 for number in part:
-                    request = self._request(KIND_READ, database, keys[number])
+                    request = _add(batch, KIND_READ, database, keys[number])
                     request.flags = (WANT_PAYLOAD if payload else 0) | (TOUCH if touch else 0)
-                self._run()
-                for i in range(self.batch.count):
-                    request = &self.batch.requests[i]
-                    if request.status == STATUS_UNREACHABLE:
-                        raise ConnectionError("the memory node does not answer")
+                self._run(batch)
+                for i in range(batch.count):
+                    request = &batch.requests[i]
                     if request.status == STATUS_BUSY:
                         again.append(part[i])  # its turn comes when the others' pins are released
                     elif request.status == STATUS_OK:
                         out[part[i]] = self._entry(request, payload)
             finally:
-                for i in range(self.batch.count):
-                    if self.batch.requests[i].pinned:
-                        self.engine.unpin(self.batch.requests[i].page_list[0])
-                self.batch.clear()
+                for i in range(batch.count):
+                    if batch.requests[i].pinned:
+                        self.cluster.engine_of(&batch.requests[i]).unpin(batch.requests[i].page_list[0])
+                self.cluster.give_batch(batch)
             if len(again) == len(part):
                 raise BlockingIOError("every pin is in use")
             waiting = again + waiting[BATCH_REQUESTS:]
@@ -208,18 +266,35 @@ cdef class Store:
     def pin(self, int database, bytes key) -> PinnedValue | None:
         """The large value under ``key`` as an object that keeps its pages; None for a miss or one without pages."""
         cdef Request *request
-        self.batch.clear()
+        cdef Batch batch = self.cluster.take_batch()
         try:
-            request = self._request(KIND_READ, database, key)
+            request = _add(batch, KIND_READ, database, key)
             request.flags = WANT_PAYLOAD | TOUCH
-            self._run()
+            self._run(batch)
             if request.status != STATUS_OK or not request.pinned:
                 return None
-            return take_pin(
-                self.engine, request.page_list, request.out_page_count, request.out, request.out_tail_bytes, request.out_bytes
-            )
+            return self._take_pin(request)
         finally:
-            self.batch.clear()
+            self.cluster.give_batch(batch)
+
+    cdef StagedValue stage(self, int database, const char *key, uint32_t key_bytes, uint64_t size_bytes):
+        """A place for a value of ``size_bytes`` that is about to arrive for this key; ConnectionError when its node is lost."""
+        cdef Batch batch = self.cluster.take_batch()
+        cdef Request *request
+        cdef Node node
+        try:
+            request = batch.add()
+            request.kind = KIND_WRITE
+            request.database = database
+            request.key = key
+            request.key_bytes = key_bytes
+            self.cluster.hash(request)
+            node = self.cluster.nodes[request.node]
+            if node.is_lost():
+                raise self._unreachable(request)
+            return StagedValue(self.staging, size_bytes, key_bytes, node.engine)
+        finally:
+            self.cluster.give_batch(batch)
 
     cdef int _set_value(self, Request *request, object value, list held) except -1:
         """Point the request at the value's bytes; what must stay alive meanwhile goes to ``held``."""
@@ -248,19 +323,19 @@ cdef class Store:
         self, int database, bytes key, value, condition, expire_at_ms, keep_ttl, token, exact, keep_value, bytes parent=None
     ):
         cdef Request *request
+        cdef Batch batch = self.cluster.take_batch()
         cdef list held = []
         cdef uint64_t parent_hash = 0
         cdef uint32_t depth = 0
-        self.batch.clear()
-        if parent is not None:
-            request = self._request(KIND_READ, database, parent)
-            request.flags = SILENT
-            self._run()
-            parent_hash = request.hash_low
-            depth = min(65535, request.out_depth + 1 if request.status == STATUS_OK else 1)
-            self.batch.clear()
-        request = self._request(KIND_WRITE, database, key)
         try:
+            if parent is not None:
+                request = _add(batch, KIND_READ, database, parent)
+                request.flags = SILENT
+                self._run(batch)
+                parent_hash = request.hash_low
+                depth = min(65535, request.out_depth + 1 if request.status == STATUS_OK else 1)
+                batch.clear()
+            request = _add(batch, KIND_WRITE, database, key)
             request.condition = int(condition)
             request.expire_at_ms = expire_at_ms
             if parent is not None:
@@ -276,12 +351,14 @@ cdef class Store:
                 request.flags |= KEEP_VALUE
             else:
                 self._set_value(request, value, held)
-            self._run()
+            self._run(batch)
+            if request.status == STATUS_UNREACHABLE:
+                raise self._unreachable(request)
             if request.status == STATUS_OK and isinstance(value, StagedValue):
                 value.published()
             return _STATUS.get(request.status, Status.CONFLICT)
         finally:
-            self.batch.clear()
+            self.cluster.give_batch(batch)
 
     async def write(
         self, int database, bytes key, value, *, condition=Condition.ALWAYS, int64_t expire_at_ms=-1, bint keep_ttl=False,
@@ -335,28 +412,36 @@ cdef class Store:
 
     def _delete_sync(self, int database, keys, token=None) -> list:
         cdef Request *request
+        cdef Batch batch
         cdef uint32_t i
         cdef list out = []
+        lost = None
         seen = set()
         for start in range(0, len(keys), BATCH_REQUESTS):
+            batch = self.cluster.take_batch()
             try:
                 for key in keys[start : start + BATCH_REQUESTS]:
                     if key in seen:
                         continue
                     seen.add(key)
-                    request = self._request(KIND_DELETE, database, key)
+                    request = _add(batch, KIND_DELETE, database, key)
                     if token is not None:
                         request.flags |= EXACT
                         request.expected = token
-                self._run()
-                for i in range(self.batch.count):
-                    out.append(_STATUS.get(self.batch.requests[i].status, Status.CONFLICT))
+                self._run(batch)
+                for i in range(batch.count):
+                    request = &batch.requests[i]
+                    if request.status == STATUS_UNREACHABLE:
+                        lost = self._unreachable(request)
+                    out.append(_STATUS.get(request.status, Status.CONFLICT))
             finally:
-                self.batch.clear()
+                self.cluster.give_batch(batch)
+        if lost is not None:
+            raise lost
         return out
 
     async def delete(self, int database, keys):
-        """Delete keys; returns how many were there."""
+        """Delete keys; returns how many were there. ConnectionError when a key's node is lost: the others are deleted then."""
         return self._delete_sync(database, list(keys)).count(Status.OK)
 
     async def delete_exact(self, int database, bytes key, token):
@@ -366,359 +451,335 @@ cdef class Store:
     async def exists(self, int database, keys):
         """Presence of each key, in order; a key that is there counts as used."""
         cdef Request *request
+        cdef Batch batch
         cdef uint32_t i
         cdef list out = []
         keys = list(keys)
         for start in range(0, len(keys), BATCH_REQUESTS):
+            batch = self.cluster.take_batch()
             try:
                 for key in keys[start : start + BATCH_REQUESTS]:
-                    request = self._request(KIND_LOOKUP, database, key)
+                    request = _add(batch, KIND_LOOKUP, database, key)
                     request.flags = TOUCH
-                self._run()
-                for i in range(self.batch.count):
-                    out.append(self.batch.requests[i].status == STATUS_OK)
+                self._run(batch)
+                for i in range(batch.count):
+                    out.append(batch.requests[i].status == STATUS_OK)
             finally:
-                self.batch.clear()
+                self.cluster.give_batch(batch)
         return out
 
     # ------------------------------------------------------------- whole database
 
-    def _scan_sets(self, uint64_t first, uint32_t count, int database) -> list:
-        """Live keys of a database in ``count`` sets from ``first`` on."""
-        cdef char sets[SCAN_SETS * SET_BYTES]
-        cdef uint64_t words[SCAN_SETS * SLOTS_PER_SET]
-        cdef uint32_t slots[SCAN_SETS * SLOTS_PER_SET]
-        cdef FabricOp *ops
-        cdef char *cells
-        cdef CellHeader *header
-        cdef uint32_t i, number, live = 0, size
-        cdef uint64_t *slot
-        cdef int64_t expiry
-        cdef list out = []
-        cdef Pool pool = self.engine.pool
-        if pool.read_into(pool.set_offset(first), sets, count * SET_BYTES) != 0:
-            raise ConnectionError("the memory node does not answer")
-        for i in range(count):
-            for number in range(SLOTS_PER_SET):
-                slot = <uint64_t *>(sets + i * SET_BYTES + 16 + number * 16)
-                if word_state(slot[0]) == STATE_LIVE and self.engine.valid_location(slot[0]):
-                    words[live] = slot[0]
-                    slots[live] = <uint32_t>((first + i) * SLOTS_PER_SET + number)
-                    live += 1
-        if live == 0:
-            return out
-        # Heads first: they hold most keys; longer ones are read again whole.
-        cells = <char *>allocate(self.batch, live * SCAN_HEAD_BYTES)
-        ops = <FabricOp *>allocate(self.batch, live * sizeof(FabricOp))
-        memset(ops, 0, live * sizeof(FabricOp))
-        for i in range(live):
-            ops[i].opcode = OP_READ
-            ops[i].offset = self.engine.cell_offset(word_location(words[i]), word_class(words[i]))
-            ops[i].local = cells + i * SCAN_HEAD_BYTES
-            ops[i].length = SCAN_HEAD_BYTES
-        if pool.submit(ops, live) != 0:
-            raise ConnectionError("the memory node does not answer")
-        for i in range(live):
-            header = <CellHeader *>(cells + i * SCAN_HEAD_BYTES)
-            if header.slot != slots[i] or header.echo != <uint32_t>words[i]:
-                # Overwritten since the set was read: the key may be there all the same.
-                key = self._key_in_slot(slots[i], database)
-                if key is not None:
-                    out.append(key)
-                continue
-            if header.database != database or header.epoch != <uint32_t>pool.epochs[database]:
-                continue
-            expiry = cell_expiry_ms(header)
-            if expiry >= 0 and expiry <= self.engine.now_ms:
-                continue
-            size = cell_prefix_bytes(header)
-            if size + header.key_bytes <= SCAN_HEAD_BYTES:
-                out.append(PyBytes_FromStringAndSize(cells + i * SCAN_HEAD_BYTES + size, header.key_bytes))
-            else:
-                key = self._key_in_slot(slots[i], database)
-                if key is not None:
-                    out.append(key)
-        return out
-
-    def _key_in_slot(self, uint32_t slot, int database) -> bytes | None:
-        """The live key in a slot, read until header, key and slot belong together."""
-        cdef uint64_t word = 0, after = 0
-        cdef uint32_t size
-        cdef char *cell
-        cdef CellHeader *header
-        cdef int64_t expiry
-        cdef Pool pool = self.engine.pool
-        for _attempt in range(SCAN_ATTEMPTS):
-            if pool.read_into(pool.slot_offset(slot), &word, 8) != 0:
-                raise ConnectionError("the memory node does not answer")
-            if word_state(word) != STATE_LIVE or not self.engine.valid_location(word):
-                return None
-            size = CELL_BYTES[word_class(word)]
-            if size > HEAD_BYTES_MAX + MAX_KEY_BYTES_C:
-                size = HEAD_BYTES_MAX + MAX_KEY_BYTES_C
-            copy = bytearray(size)
-            cell = copy
-            header = <CellHeader *>cell
-            if (
-                pool.read_into(self.engine.cell_offset(word_location(word), word_class(word)), cell, size) != 0
-                or pool.read_into(pool.slot_offset(slot), &after, 8) != 0
-            ):
-                raise ConnectionError("the memory node does not answer")
-            if after != word:
-                continue
-            if (
-                header.slot != slot or header.echo != <uint32_t>word or header.database != database
-                or header.epoch != <uint32_t>pool.epochs[database] or cell_prefix_bytes(header) + header.key_bytes > size
-            ):
-                return None
-            expiry = cell_expiry_ms(header)
-            if expiry >= 0 and expiry <= self.engine.now_ms:
-                return None
-            size = cell_prefix_bytes(header)
-            return PyBytes_FromStringAndSize(cell + size, header.key_bytes)
-        return None
+    def _keys_in_sets(self, Node node, uint64_t first, uint32_t count, int database) -> list:
+        cdef Batch batch = self.cluster.take_batch()
+        try:
+            return keys_in_sets(node.engine, batch, first, count, database)
+        finally:
+            self.cluster.give_batch(batch)
 
     async def scan(self, int database, uint64_t cursor, int count):
-        """Next cursor (0 at the end) and about ``count`` live keys; entries never move between slots."""
-        cdef uint64_t total = self.engine.pool.geometry.set_count
+        """Next cursor (0 at the end) and about ``count`` live keys; entries never move between slots.
+
+        Nodes are walked one after the other; one that does not answer is passed over, as its keys are absent to readers.
+        """
+        cdef uint64_t total, position = cursor & ((<uint64_t>1 << CURSOR_NODE_SHIFT) - 1)
+        cdef uint64_t number = cursor >> CURSOR_NODE_SHIFT
         cdef uint64_t looked = 0
         cdef uint32_t step
         cdef list out = []
+        cdef Node node
         self.set_time()
-        if self.engine.keys[database] <= 0 and self.engine.pool.refresh_high_water() <= 1:
-            return 0, out
-        try:
-            while cursor < total and len(out) < count and looked < SCAN_SETS_LIMIT:
+        while number < self.cluster.node_count:
+            node = self.cluster.nodes[number]
+            total = 0
+            if not node.is_lost() and (node.engine.keys[database] > 0 or node.engine.pool.refresh_high_water() > 1):
+                total = node.engine.pool.geometry.set_count
+            while position < total and len(out) < count and looked < SCAN_SETS_LIMIT:
                 # Few sets at a time when few keys are wanted: COUNT 10 should not bring 200.
                 step = SCAN_SETS if count - len(out) >= SCAN_SETS else max(1, count - len(out))
-                if looked >= 256:
+                if looked >= 256 or node.engine.pool.fabric.is_remote:
                     step = SCAN_SETS
-                if cursor + step > total:
-                    step = <uint32_t>(total - cursor)
-                out += self._scan_sets(cursor, step, database)
-                cursor += step
+                if position + step > total:
+                    step = <uint32_t>(total - position)
+                try:
+                    out += self._keys_in_sets(node, position, step, database)
+                except ConnectionError:
+                    position = total
+                    break
+                position += step
                 looked += step
-                self.batch.clear()
-        finally:
-            self.batch.clear()
-        return (0 if cursor >= total else cursor), out
+            if position < total:
+                return number << CURSOR_NODE_SHIFT | position, out
+            number += 1
+            position = 0
+            if len(out) >= count and number < self.cluster.node_count:
+                return number << CURSOR_NODE_SHIFT, out
+        return 0, out
 
     async def random_key(self, int database):
         """Some live key, or None when the database is empty."""
-        cdef uint64_t total = self.engine.pool.geometry.set_count
-        cdef uint64_t start, looked = 0
-        cdef uint32_t step
-        cdef uint32_t slot
+        cdef Node node
         self.set_time()
-        if self.engine.keys[database] <= 0 and self.engine.pool.refresh_high_water() <= 1:
+        nodes = [
+            node for node in self._nodes()
+            if (<Node>node).engine.keys[database] > 0 or (<Node>node).engine.pool.refresh_high_water() > 1
+        ]
+        if not nodes:
             return None
-        try:
-            for _attempt in range(64):
-                if self.policy.resident_count == 0:
-                    break
-                slot = self.policy.residents[self.engine.next_random() % self.policy.resident_count]
-                keys = self._scan_sets(slot // SLOTS_PER_SET, 1, database)
-                self.batch.clear()
-                if keys:
-                    return keys[self.engine.next_random() % len(keys)]
-            # Rare keys of this database among many of others: walk from a random set on.
-            start = self.engine.next_random() % total
-            while looked < total:
-                step = SCAN_SETS
-                if start + step > total:
-                    step = <uint32_t>(total - start)
-                keys = self._scan_sets(start, step, database)
-                self.batch.clear()
-                if keys:
-                    return keys[self.engine.next_random() % len(keys)]
-                looked += step
-                start = (start + step) % total
-            return None
-        finally:
-            self.batch.clear()
+        # In proportion to what each holds, so that every key is about equally likely.
+        weights = [max(1, (<Node>node).engine.keys[database]) for node in nodes]
+        chosen = (<Node>nodes[0]).engine.next_random() % sum(weights)
+        for position, weight in enumerate(weights):
+            if chosen < weight:
+                break
+            chosen -= weight
+        for node in nodes[position:] + nodes[:position]:
+            try:
+                key = self._random_key_of(node, database)
+            except ConnectionError:
+                continue  # lost meanwhile
+            if key is not None:
+                return key
+        return None
+
+    def _random_key_of(self, Node node, int database):
+        cdef Engine engine = node.engine
+        cdef uint64_t total = engine.pool.geometry.set_count
+        cdef uint64_t start, looked = 0
+        cdef uint32_t step, slot
+        for _attempt in range(64):
+            if node.policy.resident_count == 0:
+                break
+            slot = node.policy.residents[engine.next_random() % node.policy.resident_count]
+            keys = self._keys_in_sets(node, slot // SLOTS_PER_SET, 1, database)
+            if keys:
+                return keys[engine.next_random() % len(keys)]
+        # Rare keys of this database among many of others: walk from a random set on.
+        start = engine.next_random() % total
+        while looked < total:
+            step = SCAN_SETS
+            if start + step > total:
+                step = <uint32_t>(total - start)
+            keys = self._keys_in_sets(node, start, step, database)
+            if keys:
+                return keys[engine.next_random() % len(keys)]
+            looked += step
+            start = (start + step) % total
+        return None
 
     def database_size(self, int database):
-        """Counts for DBSIZE and INFO keyspace."""
-        return DatabaseSize(max(0, self.engine.keys[database]), max(0, self.engine.expires[database]))
+        """Counts for DBSIZE and INFO keyspace; those of lost nodes do not count."""
+        cdef int64_t keys = 0, expires = 0
+        cdef Node node
+        for node in self._nodes():
+            keys += max(0, node.engine.keys[database])
+            expires += max(0, node.engine.expires[database])
+        return DatabaseSize(keys, expires)
 
     async def flush(self, database):
-        """Empty one database, or all of them: at once for every reader, memory comes back by and by."""
+        """Empty one database, or all of them: at once for every reader, memory comes back by and by.
+
+        ConnectionError when a node is lost, after all others were emptied: what it holds may come back with it.
+        """
         cdef uint32_t examined = 0
+        cdef Node node
         self.set_time()
-        for number in range(self.engine.database_count) if database is None else (database,):
-            self.engine.pool.advance_epoch(number)
-            self.engine.keys[number] = 0
-            self.engine.expires[number] = 0
-            self.engine.stored_bytes[number] = 0
-        # The first slice now: small databases are clean before the reply goes out.
-        self.policy.begin_flushed_sweep()
-        self.policy.sweep(FLUSH_SWEEP_ENTRIES, True, &examined)
+        lost = self.cluster.lost()
+        for node in self._nodes():
+            try:
+                for number in range(self.databases) if database is None else (database,):
+                    node.engine.pool.advance_epoch(number)
+                    node.engine.keys[<int>number] = 0
+                    node.engine.expires[<int>number] = 0
+                    node.engine.stored_bytes[<int>number] = 0
+            except ConnectionError:
+                lost.append(node.name)
+                continue
+            # The first slice now: small databases are clean before the reply goes out.
+            node.policy.begin_flushed_sweep()
+            node.policy.sweep(FLUSH_SWEEP_ENTRIES, True, &examined)
         if self.on_release is not None:
             self.on_release()
+        if lost:
+            raise ConnectionError(f"memory node {lost[0]} unreachable")
 
     def maintain(self, double budget_ms) -> bool:
         """Background work for about ``budget_ms``: flushed and expired entries, and what a lower limit leaves no room for.
 
         True when it should soon be called again, before its usual time.
         """
+        self.set_time()
+        nodes = self._nodes()
+        return any([self._maintain_node(node, budget_ms / len(nodes)) for node in nodes])
+
+    def _maintain_node(self, Node node, double budget_ms) -> bool:
         cdef uint32_t examined = 0, removed
         cdef int64_t total_expires = 0
         cdef int i
         cdef timespec begin, moment
         cdef double spent
-        cdef bint shrinking, many, passed = self.policy.resident_count == 0
-        cdef bint several = self.engine.pool.refresh_high_water() > 1
-        self.set_time()
+        cdef Engine engine = node.engine
+        cdef EvictionPolicy policy = node.policy
+        cdef bint shrinking, many, passed = policy.resident_count == 0
+        cdef bint several = engine.pool.refresh_high_water() > 1
         clock_gettime(CLOCK_MONOTONIC, &begin)
-        for i in range(self.engine.database_count):
-            total_expires += self.engine.expires[i]
+        for i in range(engine.database_count):
+            total_expires += engine.expires[i]
+        engine.reclaimer.collect(True)
+        engine.reclaimer.lower_published()
         if several:
-            self.engine.allocator.harvest_all()
-        while True:
-            shrinking = self.policy.shrink()
+            engine.allocator.harvest_all()
+            engine.look_at_epochs()
+        while not node.is_lost():
+            shrinking = policy.shrink()
             many = False
-            if self.policy.sweep_left or (not passed and (total_expires > 0 or several)):
-                removed = self.policy.sweep(MAINTAIN_ENTRIES, self.policy.sweep_left > 0, &examined)
+            if policy.sweep_left or (not passed and (total_expires > 0 or several)):
+                removed = policy.sweep(MAINTAIN_ENTRIES, policy.sweep_left > 0, &examined)
                 # Redis's rule: where more than a tenth of what was looked at had expired, look on for longer.
                 many = removed * 10 > examined
-                passed = self.policy.sweep_cursor == 0 or examined == 0
+                passed = policy.sweep_cursor == 0 or examined == 0
             elif not shrinking:
                 return False
             clock_gettime(CLOCK_MONOTONIC, &moment)
             spent = (moment.tv_sec - begin.tv_sec) * 1e3 + (moment.tv_nsec - begin.tv_nsec) / 1e6
             if spent > budget_ms * (10 if many else 1):
-                return many or shrinking or self.policy.sweep_left > 0
+                return many or shrinking or policy.sweep_left > 0
+        return False
 
     # -------------------------------------------------------------------- chains
 
     async def prefix_info(self, int database, bytes key):
         """Chain facts of one key, or None when it is absent. Counting children looks at every resident."""
         cdef Request *request
+        cdef Batch batch = self.cluster.take_batch()
+        cdef Node node
         cdef uint64_t own_hash, parent_hash
-        cdef uint32_t depth, hits, last_ms
-        cdef uint64_t size_bytes
-        self.batch.clear()
+        cdef uint32_t children = 0
         try:
-            request = self._request(KIND_READ, database, key)
+            request = _add(batch, KIND_READ, database, key)
             request.flags = SILENT
-            self.set_time()
-            self.engine.run(self.batch)
+            self._run(batch)
             if request.status != STATUS_OK:
                 return None
             own_hash = request.hash_low
             parent_hash = request.out_parent_hash
+            facts = (
+                request.heat.hits, self.cluster.now_ms - <uint32_t>(<uint32_t>self.cluster.now_ms - request.heat.last_ms),
+                request.out_bytes, 0, request.node,
+            )
             depth = request.out_depth
-            size_bytes = request.out_bytes
-            hits = request.heat.hits
-            last_ms = request.heat.last_ms
         finally:
-            self.batch.clear()
+            self.cluster.give_batch(batch)
         parent = self._key_with_hash(database, parent_hash) if parent_hash else None
-        return PrefixInfo(
-            parent, depth, self._count_children(database, own_hash), hits,
-            self.engine.now_ms - <uint32_t>(<uint32_t>self.engine.now_ms - last_ms), size_bytes, 0, 0,
-        )
+        for node in self._nodes():
+            children += count_children(node.engine, node.policy, database, own_hash)
+        return PrefixInfo(parent, depth, children, *facts)
 
     def _key_with_hash(self, int database, uint64_t hash_low) -> bytes | None:
         """The live key of this hash, or None."""
-        cdef uint64_t home = hash_low % self.engine.pool.geometry.set_count
-        cdef uint64_t total = self.engine.pool.geometry.set_count
+        cdef Batch batch = self.cluster.take_batch()
         cdef Request *request
-        for distance in range(8):
-            try:
-                keys = self._scan_sets((home + distance) % total, 1, database)
-            finally:
-                self.batch.clear()
-            for key in keys:
-                try:
-                    request = self._request(KIND_LOOKUP, database, key)
-                    self.engine.set_hash(request)
-                    if request.hash_low == hash_low:
-                        return key
-                finally:
-                    self.batch.clear()
-        return None
-
-    def _count_children(self, int database, uint64_t own_hash) -> int:
-        """Resident values that name this hash as their parent."""
-        cdef uint32_t start = 0, i, count, children = 0, total = self.policy.resident_count
-        cdef uint64_t words[256]
-        cdef char heads[256 * 40]
-        cdef FabricOp ops[256]
-        cdef CellHeader *header
-        cdef uint64_t parent
-        cdef Pool pool = self.engine.pool
-        while start < total:
-            count = 256 if total - start > 256 else total - start
-            memset(ops, 0, sizeof(ops))
-            for i in range(count):
-                ops[i].opcode = OP_READ
-                ops[i].offset = pool.slot_offset(self.policy.residents[start + i])
-                ops[i].local = &words[i]
-                ops[i].length = 8
-            if pool.submit(ops, count) != 0:
-                return children
-            for i in range(count):
-                ops[i].offset = 0
-                if word_state(words[i]) == STATE_LIVE and self.engine.valid_location(words[i]):
-                    ops[i].offset = self.engine.cell_offset(word_location(words[i]), word_class(words[i]))
-                ops[i].local = heads + i * 40
-                ops[i].length = 40
-            if pool.submit(ops, count) != 0:
-                return children
-            for i in range(count):
-                header = <CellHeader *>(heads + i * 40)
-                if (
-                    word_state(words[i]) != STATE_LIVE or header.echo != <uint32_t>words[i] or not header.flags & CELL_HAS_PARENT
-                    or header.database != database or header.epoch != <uint32_t>pool.epochs[database]
-                ):
-                    continue
-                memcpy(&parent, heads + i * 40 + cell_prefix_bytes(header) - 8, 8)
-                children += parent == own_hash
-            start += count
-        return children
+        cdef Node node
+        cdef uint64_t total, home
+        try:
+            for node in self._nodes():
+                total = node.engine.pool.geometry.set_count
+                home = home_of(hash_low, node.engine.pool.epochs[database], total)
+                for distance in range(8):
+                    for key in self._keys_in_sets(node, (home + distance) % total, 1, database):
+                        batch.clear()
+                        request = _add(batch, KIND_LOOKUP, database, key)
+                        self.cluster.hash(request)
+                        if request.hash_low == hash_low:
+                            return key
+            return None
+        finally:
+            self.cluster.give_batch(batch)
 
     # --------------------------------------------------------------------- facts
 
     def counters(self) -> dict[str, int]:
-        """Monotonic counts for INFO and PREFIX.STATS."""
-        counts = dict(self.engine.counts)
-        operations = self.engine.pool.fabric.operation_counts()
-        return {**counts, **{f"fabric_{name}": value for name, value in operations.items()}}
+        """Monotonic counts for INFO and PREFIX.STATS, over all nodes."""
+        cdef Node node
+        total = {}
+        for node in self.cluster.nodes:
+            if node.engine is None:
+                continue
+            counts = dict(node.engine.counts)
+            for name, value in node.engine.pool.fabric.operation_counts().items():
+                counts[f"fabric_{name}"] = value
+            if node.engine.locations is not None:
+                counts["location_cache_hits"] = node.engine.locations.hits
+                counts["location_cache_stale"] = node.engine.locations.stale
+                counts["location_cache_misses"] = node.engine.locations.misses
+            for name, value in counts.items():
+                total[name] = total.get(name, 0) + value
+        return total
 
     def memory(self) -> dict[str, object]:
-        """The pool's state for INFO memory, in bytes unless the name says otherwise."""
-        usage = self.engine.allocator.usage()
-        geometry = self.engine.pool.layout()
-        keys = sum(self.engine.keys[number] for number in range(self.engine.database_count))
-        stored_bytes = sum(self.engine.stored_bytes[number] for number in range(self.engine.database_count))
-        held_bytes = usage["cell_bytes"] + usage["payload_pages"] * PAGE_BYTES
+        """The pool's state for INFO memory, in bytes unless the name says otherwise, over all nodes that answer."""
+        cdef Node node
+        summed = {
+            "pages": 0, "pages_limit": 0, "pages_used": 0, "payload_pages": 0, "cell_pages": 0, "cell_bytes": 0, "pool_bytes": 0,
+            "slot_count": 0, "keys": 0, "stored_bytes": 0, "pinned": 0, "retired": 0, "damaged": 0,
+        }
+        classes = {}
+        for node in self._nodes():
+            usage = node.engine.allocator.usage()
+            for cell_bytes, pages, used, cells in usage.pop("cells"):
+                before = classes.get(cell_bytes, (0, 0, 0))
+                classes[cell_bytes] = (before[0] + pages, before[1] + used, before[2] + cells)
+            geometry = node.engine.pool.layout()
+            usage["pool_bytes"] = geometry["pool_bytes"]
+            usage["slot_count"] = geometry["slot_count"]
+            usage["keys"] = sum([node.engine.keys[number] for number in range(self.databases)])
+            usage["stored_bytes"] = sum([node.engine.stored_bytes[number] for number in range(self.databases)])
+            usage["pinned"] = node.engine.reclaimer.pinned_pages * PAGE_BYTES
+            usage["retired"] = node.engine.reclaimer.retired_count
+            usage["damaged"] = node.engine.counts.damaged
+            for name, value in usage.items():
+                summed[name] += value
+        keys = summed["keys"]
+        slots = max(1, summed["slot_count"])
+        held_bytes = summed["cell_bytes"] + summed["payload_pages"] * PAGE_BYTES
         entry_bytes = SET_BYTES / SLOTS_PER_SET + HEAT_BYTES
-        page_bytes = usage["pages_used"] * PAGE_BYTES
-        cell_page_bytes = usage["cell_pages"] * PAGE_BYTES
         return {
-            "used_bytes": page_bytes,
-            "limit_bytes": usage["pages_limit"] * PAGE_BYTES,
-            "pool_bytes": geometry["pool_bytes"],
+            "used_bytes": summed["pages_used"] * PAGE_BYTES,
+            "limit_bytes": summed["pages_limit"] * PAGE_BYTES,
+            "pool_bytes": summed["pool_bytes"],
             "page_bytes": PAGE_BYTES,
-            "pages": usage["pages"],
-            "pages_used": usage["pages_used"],
-            "pages_payload": usage["payload_pages"],
-            "pages_cells": usage["cell_pages"],
-            "index_entries": geometry["slot_count"],
+            "pages": summed["pages"],
+            "pages_used": summed["pages_used"],
+            "pages_payload": summed["payload_pages"],
+            "pages_cells": summed["cell_pages"],
+            "index_entries": summed["slot_count"],
             "index_used": keys,
-            "index_load": keys / geometry["slot_count"],
-            "index_bytes": geometry["slot_count"] * entry_bytes,
-            "stored_bytes": stored_bytes,
-            "value_overhead_bytes_per_key": (held_bytes - stored_bytes) / keys if keys else 0.0,
-            "index_bytes_per_key": geometry["slot_count"] * entry_bytes / keys if keys else 0.0,
+            "index_load": keys / slots,
+            "index_bytes": summed["slot_count"] * entry_bytes,
+            "stored_bytes": summed["stored_bytes"],
+            "value_overhead_bytes_per_key": (held_bytes - summed["stored_bytes"]) / keys if keys else 0.0,
+            "index_bytes_per_key": summed["slot_count"] * entry_bytes / keys if keys else 0.0,
             "index_bytes_per_key_at_half_load": entry_bytes * 2,
-            "cell_bytes_used": usage["cell_bytes"],
-            "cell_fragmentation": cell_page_bytes / usage["cell_bytes"] if usage["cell_bytes"] else 1.0,
-            "cells": usage["cells"],
+            "cell_bytes_used": summed["cell_bytes"],
+            "cell_fragmentation": summed["cell_pages"] * PAGE_BYTES / summed["cell_bytes"] if summed["cell_bytes"] else 1.0,
+            "cells": [(cell_bytes, *classes[cell_bytes]) for cell_bytes in sorted(classes)],
             "ghost_bytes": 0,
             "staged_bytes": self.staging.held_bytes,
-            "pinned_bytes": self.engine.reclaimer.pinned_pages * PAGE_BYTES,
-            "retired_values": self.engine.reclaimer.retired_count,
-            "damaged": self.engine.counts.damaged,
+            "pinned_bytes": summed["pinned"],
+            "retired_values": summed["retired"],
+            "damaged": summed["damaged"],
         }
+
+
+cdef Request *_add(Batch batch, int kind, int database, bytes key) except NULL:
+    """One more request of the batch. ValueError for a key that is too long."""
+    cdef Request *request
+    if PyBytes_GET_SIZE(key) > MAX_KEY_BYTES_C:
+        raise ValueError(f"a key of {PyBytes_GET_SIZE(key)} bytes; the largest has {MAX_KEY_BYTES_C}")
+    request = batch.add()
+    assert request != NULL
+    request.kind = kind
+    request.database = database
+    request.key = PyBytes_AS_STRING(key)
+    request.key_bytes = <uint32_t>PyBytes_GET_SIZE(key)
+    return request

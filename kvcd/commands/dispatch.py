@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from kvcd.commands.arguments import BUSY, UNREACHABLE, CommandError, shown, wrong_arity
+from kvcd.commands.arguments import BUSY, CommandError, shown, wrong_arity
 from kvcd.commands.registry import HANDLERS
 from kvcd.context import MAX_KEY_BYTES, ClientState, ServerState
 from protocol.command_table import CommandSpec, lookup, lookup_subcommand
@@ -30,6 +30,7 @@ async def dispatch(client: ClientState, server: ServerState, args: list[bytes]) 
     client.last_command = spec.name
     try:
         _admit(client, spec, args)
+        _refuse_lost_keys(client, server, spec, args)
     except CommandError as refused:
         count.rejected += 1
         statistics.count_error(refused.text)
@@ -41,8 +42,8 @@ async def dispatch(client: ClientState, server: ServerState, args: list[bytes]) 
         reply = Error(refused.text)
     except BlockingIOError:
         reply = BUSY  # a read found every pin in use
-    except ConnectionError:
-        reply = UNREACHABLE
+    except ConnectionError as lost:
+        reply = Error(f"ERR {lost}")
     count.calls += 1
     count.duration_us += (time.perf_counter_ns() - started_ns) / 1000
     if isinstance(reply, Error):
@@ -73,6 +74,14 @@ def _admit(client: ClientState, spec: CommandSpec, args: list[bytes]) -> None:
     for position in spec.key_positions(len(args)):
         if len(args[position]) > MAX_KEY_BYTES:
             raise CommandError(KEY_TOO_LONG)
+
+
+def _refuse_lost_keys(client: ClientState, server: ServerState, spec: CommandSpec, args: list[bytes]) -> None:
+    """A command that would change a key of a lost memory node is refused: to its handler the key would merely seem absent."""
+    if "write" in spec.flags and spec.first_key:
+        node = server.store.lost_node_of(client.db, [args[position] for position in spec.key_positions(len(args))])
+        if node is not None:
+            raise CommandError(f"ERR memory node {node} unreachable")
 
 
 def _unknown_command(args: list[bytes]) -> str:

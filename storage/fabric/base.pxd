@@ -31,6 +31,7 @@ cdef struct FabricOp:
 
 cdef struct FabricCounts:
     uint64_t rounds
+    uint64_t unwaited     # of these, doorbells that nobody waited for
     uint64_t reads
     uint64_t writes
     uint64_t compare_and_swaps

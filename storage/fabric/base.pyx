@@ -25,7 +25,8 @@ cdef class Fabric:
         return self.execute(ops, count)
 
     cdef int64_t post_bulk(self, FabricOp *ops, int count) noexcept nogil:
-        """The same for READs and WRITEs of staging memory (OP_STAGED), which must not hold up the small ones: no order between both."""
+        """The same for READs and WRITEs of staging memory (OP_STAGED), which must not hold up the small ones: no order between both.
+        """
         return self.post(ops, count)
 
     cdef int wait(self, int64_t ticket) noexcept nogil:
@@ -34,6 +35,7 @@ cdef class Fabric:
 
     cdef void forget(self, int64_t ticket) noexcept nogil:
         """Nobody waits for the ticket, whose operations are WRITEs: their bytes were taken when they were posted."""
+        self.counts.unwaited += 1
 
     cdef char *address(self, uint64_t offset, uint64_t length) noexcept nogil:
         """Where the bytes can be touched in place, or NULL: for the large-value path alone."""
@@ -50,5 +52,5 @@ cdef class Fabric:
         """Let go of the memory; the pool object must not be used afterwards."""
 
     def operation_counts(self) -> dict[str, int]:
-        """Operations since the start, by kind, with bytes and rounds (doorbells)."""
+        """Operations since the start, by kind, with bytes and rounds (doorbells; ``unwaited`` are those of them that nobody waited for)."""
         return dict(self.counts)

@@ -424,6 +424,7 @@ cdef void forget(Link *link, int64_t number) noexcept nogil:
     cdef Ticket *ticket = find_ticket(link, number)
     if ticket == NULL:
         return
+    link.counts.unwaited += 1
     if ticket.next_op < ticket.count and ticket.status == 0:
         wait_for(link, number)
         return

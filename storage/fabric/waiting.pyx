@@ -88,6 +88,16 @@ cdef bint suspend() noexcept nogil:
         return True
 
 
+cdef bint take_turns() noexcept nogil:
+    """Let others run, until the loop's next turn. False where that cannot be."""
+    with gil:
+        stack = current()
+        if stack is None:
+            return False
+        resume_soon(stack)
+    return suspend()
+
+
 cdef class Turnstile:
     """Lets one stack through at a time, in the order of their coming."""
 
@@ -104,13 +114,15 @@ cdef class Turnstile:
             if stack is None:
                 return False
             self.waiting.append(stack)
+            self.waiting_count += 1
         # Whoever leaves hands the turn over: it is never free in between.
         return suspend()
 
     cdef void leave(self) noexcept nogil:
         """Give the turn to the next that waits, or to nobody."""
+        if self.waiting_count == 0:
+            self.is_taken = False
+            return
         with gil:
-            if self.waiting:
-                resume_soon(self.waiting.popleft())
-                return
-        self.is_taken = False
+            self.waiting_count -= 1
+            resume_soon(self.waiting.popleft())

@@ -8,10 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.rdma.reports import REPORT_VARIABLE, ReportWriter
-
-IN_GUEST = os.environ.get("KVCD_VERBS") == "1"
-SUMMARY = pytest.StashKey[str]()
+from tests.rdma.reports import IN_GUEST, REPORT_VARIABLE, SUMMARY, ReportWriter
 
 _WHOLE_MODULE = re.compile(r"^pytestmark\b.*\bmark\.verbs\b", re.MULTILINE)
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
+IN_GUEST = os.environ.get("KVCD_VERBS") == "1"
+SUMMARY = pytest.StashKey[str]()  # on the host: one line on the guest, for the end of pytest's own report
 REPORT_VARIABLE = "KVCD_GUEST_REPORT"  # in the guest: the file to write to, below a folder that it shares with the host
 
 

@@ -6,6 +6,7 @@ is in build/rdma-guest.log while it runs. Time allowed: KVCD_GUEST_DEADLINE_S se
 
 from __future__ import annotations
 
+import compileall
 import faulthandler
 import importlib.util
 import os
@@ -16,9 +17,8 @@ from pathlib import Path
 import pytest
 
 from tests.programs import cannot_run
-from tests.rdma.conftest import IN_GUEST, SUMMARY
 from tests.rdma.kernel import CannotRunError
-from tests.rdma.reports import REPORT_VARIABLE, GuestReport
+from tests.rdma.reports import IN_GUEST, REPORT_VARIABLE, SUMMARY, GuestReport
 from tests.rdma.softroce import GuestDiedError, run_in_guest
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -30,6 +30,8 @@ LOG_TAIL_LINES = 40
 
 # Python starts slowly under emulation, so pytest brings along what the tests need and nothing else.
 PLUGINS = ("-p", "pytest_asyncio.plugin", "-p", "no:cacheprovider", "-p", "no:doctest", "-p", "no:unittest", "-p", "no:junitxml")
+# Every process of the guest would compile these anew, for seconds each time.
+COMPILED_AHEAD = ("kvcd", "protocol", "storage", "tests")
 PASSED_ON = ("REQUIRE_VERBS", "REQUIRE_PROGRAMS", "KVCD_TRACE_DIR")
 
 pytestmark = pytest.mark.skipif(IN_GUEST, reason="this is the guest")
@@ -37,7 +39,7 @@ pytestmark = pytest.mark.skipif(IN_GUEST, reason="this is the guest")
 
 def guest_modules() -> list[str]:
     """Return the modules with verbs tests, as paths from the repository's root."""
-    found = set()
+    found: set[Path] = set()
     for place in GUEST_PATHS:
         path = ROOT / place
         found.update(path.rglob("test_*.py") if path.is_dir() else [path])
@@ -55,7 +57,7 @@ class GuestRun:
 def guest_command(modules: list[str], *, report: Path, marks: str) -> list[str]:
     """Return what the guest runs."""
     environment = [f"{name}={os.environ[name]}" for name in PASSED_ON if name in os.environ]
-    environment += ["KVCD_VERBS=1", f"{REPORT_VARIABLE}={report}", "PYTHONDONTWRITEBYTECODE=1", "PYTEST_DISABLE_PLUGIN_AUTOLOAD=1"]
+    environment += ["KVCD_VERBS=1", f"{REPORT_VARIABLE}={report}", "PYTEST_DISABLE_PLUGIN_AUTOLOAD=1"]
     # The host's old temporary folders would be cleared away in the guest too, one slow call after another.
     options = ["-v", "-m", f"verbs and ({marks})" if marks else "verbs", "--basetemp=/run/pytest", *PLUGINS]
     return ["env", *environment, sys.executable, "-m", "pytest", *options, *modules]
@@ -67,15 +69,14 @@ def guest_run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
     faulthandler.cancel_dump_traceback_later()  # this takes minutes, and has a deadline of its own
     if importlib.util.find_spec("pyverbs") is None:
         cannot_run("no pyverbs in this environment; `.ci/prepare test` links Debian's python3-pyverbs into it", required_by="REQUIRE_VERBS")
-    chosen = [
-        item.callspec.params["module"]
-        for item in request.session.items
-        if isinstance(item, pytest.Function) and item.path == Path(__file__)
-    ]
+    here = [item for item in request.session.items if isinstance(item, pytest.Function) and item.path == Path(__file__)]
+    chosen = [str(item.callspec.params["module"]) for item in here]
     deadline_s = float(os.environ.get("KVCD_GUEST_DEADLINE_S") or DEADLINE_S)
     report_file = tmp_path_factory.mktemp("guest") / "report"
     command = guest_command(chosen, report=report_file, marks=request.config.getoption("-m"))
     LOG.parent.mkdir(exist_ok=True)
+    for package in COMPILED_AHEAD:
+        compileall.compile_dir(ROOT / package, quiet=2)
     summary, trouble = "", ""
     try:
         with LOG.open("wb") as log:
@@ -107,8 +108,8 @@ def test_module_passes_in_the_guest(guest_run: GuestRun, module: str) -> None:
     report = guest_run.report
     said = [f"{each.test} failed in the guest ({each.phase}, {each.seconds:.1f} s):\n{each.text}" for each in report.failures(module)]
     if unfinished := report.unfinished(module):
-        at_work = [test for test in report.begun if test in unfinished]
-        said.append(f"not run to the end in the guest: {', '.join(unfinished)}; begun last: {', '.join(at_work) or 'none'}")
+        begun = report.begun[-1] if report.begun else "none"
+        said.append(f"{len(unfinished)} tests did not run to their end in the guest, from {unfinished[0]} on; begun last: {begun}")
     if guest_run.trouble and (unfinished or not report.chosen):
         said.append(f"{guest_run.trouble}\nthe end of {LOG}:\n{log_tail()}")
     elif not report.chosen and not said:

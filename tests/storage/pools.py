@@ -1,7 +1,8 @@
-"""Pools for the store's tests: small ones over both fabrics, and a way to run the store's coroutines."""
+"""Pools for the store's tests: small ones over every fabric that is there, and a way to run the store's coroutines."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
@@ -22,8 +23,10 @@ INDEX_BYTES = 2_130_000  # what stands before the index: superblock, front ends,
 
 Result = TypeVar("Result")
 
-FABRICS = ("shm", "sim")
-both_fabrics = pytest.mark.parametrize("kind", FABRICS)
+HAS_VERBS = os.environ.get("KVCD_VERBS") == "1"  # set where an RDMA device is, as in the Soft-RoCE guest
+FABRICS = ("shm", "sim", *([pytest.param("verbs", marks=pytest.mark.verbs)] if HAS_VERBS else []))
+every_fabric = pytest.mark.parametrize("kind", FABRICS)
+remote_fabrics = pytest.mark.parametrize("kind", FABRICS[1:])  # where an operation takes a round trip
 
 
 def finish(coroutine: Coroutine[Any, Any, Result]) -> Result:
@@ -38,6 +41,10 @@ def finish(coroutine: Coroutine[Any, Any, Result]) -> Result:
 
 def make_fabric(kind: str, size_bytes: int, seed: int = 1) -> Fabric:
     """Return memory of ``size_bytes`` behind the fabric of this kind."""
+    if kind == "verbs":
+        from tests.rdma.loopback import loopback_fabric  # it wants pyverbs
+
+        return loopback_fabric(size_bytes)
     return SharedMemoryFabric.memory(size_bytes) if kind == "shm" else SimulatedFabric(size_bytes, seed)
 
 
@@ -60,6 +67,11 @@ def make_store(kind: str, *, policy: str = "noeviction", pages: int = 64, index_
     store = Store(make_pool(kind, pages=pages, index_entries=index_entries, seed=seed), policy)
     store.set_clock(NOW_MS)
     return store
+
+
+def forgetful_store(store: Store, policy: str = "noeviction") -> Store:
+    """Return a store over the same memory, as the same front end, that remembers nothing of where keys lie."""
+    return second_store(store, store.pool.front_end, policy)
 
 
 def second_store(store: Store, front_end: int = 1, policy: str = "noeviction") -> Store:

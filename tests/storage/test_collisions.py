@@ -8,7 +8,7 @@ import pytest
 
 from storage.fabric.sim import SimulatedFabric
 from storage.interface import Status
-from tests.storage.pools import both_fabrics, finish, make_store, sweep
+from tests.storage.pools import every_fabric, finish, make_store, sweep
 
 LONG = b"26308066-".ljust(200, b"k")
 PAIRS = [(b"16843277", b"45064649"), (LONG, b"47145633"), (b"34811897", b"40974728-".ljust(200, b"k"))]
@@ -18,7 +18,7 @@ ORDERED = [pair for one in PAIRS for pair in itertools.permutations(one)]
 colliding = pytest.mark.parametrize(("first", "second"), ORDERED)
 
 
-@both_fabrics
+@every_fabric
 @colliding
 def test_both_keys_live_side_by_side(kind: str, first: bytes, second: bytes) -> None:
     store = make_store(kind, index_entries=7)
@@ -34,7 +34,7 @@ def test_both_keys_live_side_by_side(kind: str, first: bytes, second: bytes) -> 
     assert store.counters()["inserted"] == 2
 
 
-@both_fabrics
+@every_fabric
 @colliding
 def test_conditions_and_tokens_see_the_right_one(kind: str, first: bytes, second: bytes) -> None:
     store = make_store(kind, index_entries=7)

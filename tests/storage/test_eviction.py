@@ -8,7 +8,7 @@ import pytest
 
 from storage.interface import Condition, Status
 from storage.store import Store
-from tests.storage.pools import NOW_MS, PAGE_BYTES, both_fabrics, finish, largest_inline_bytes, make_store, pages_used, second_store, sweep
+from tests.storage.pools import NOW_MS, PAGE_BYTES, every_fabric, finish, largest_inline_bytes, make_store, pages_used, second_store, sweep
 
 POLICIES = (
     "allkeys-lru", "allkeys-lfu", "allkeys-random", "volatile-lru", "volatile-lfu", "volatile-random", "volatile-ttl",
@@ -22,7 +22,7 @@ def put(store: Store, key: bytes, length: int, after_ms: int | None = None, cond
     return finish(store.write(0, key, bytes(length), expire_at_ms=expire_at_ms, condition=condition)).status
 
 
-@both_fabrics
+@every_fabric
 @pytest.mark.parametrize("policy", POLICIES)
 def test_a_write_never_fails_while_something_may_go(kind: str, policy: str) -> None:
     store = make_store(kind, policy=policy, pages=40)
@@ -39,7 +39,7 @@ def test_a_write_never_fails_while_something_may_go(kind: str, policy: str) -> N
     assert pages_used(store) == 0
 
 
-@both_fabrics
+@every_fabric
 @pytest.mark.parametrize(("before", "after"), [(10, 200_000), (200_000, 10), (10, 32_000), (32_000, 10), (600, 5_000)])
 @pytest.mark.parametrize("policy", ["allkeys-lru", "allkeys-random", "volatile-lru"])
 def test_a_pool_of_one_size_turns_to_another(kind: str, before: int, after: int, policy: str) -> None:
@@ -56,7 +56,7 @@ def test_a_pool_of_one_size_turns_to_another(kind: str, before: int, after: int,
     assert finish(store.exists(0, [b"after99"])) == [True]
 
 
-@both_fabrics
+@every_fabric
 @pytest.mark.parametrize("policy", ["volatile-lru", "volatile-lfu", "volatile-random", "volatile-ttl"])
 def test_volatile_policies_leave_what_has_no_ttl(kind: str, policy: str) -> None:
     store = make_store(kind, policy=policy, pages=12, index_entries=7 * 3000)
@@ -81,7 +81,7 @@ def test_volatile_policies_leave_what_has_no_ttl(kind: str, policy: str) -> None
     assert store.database_size(0).expires == 0, "all that could go has gone"
 
 
-@both_fabrics
+@every_fabric
 def test_noeviction_refuses_and_loses_nothing(kind: str) -> None:
     store = make_store(kind, pages=20)
     written, number = [], 0
@@ -107,7 +107,7 @@ def test_noeviction_refuses_and_loses_nothing(kind: str) -> None:
     assert pages_used(store) == 0
 
 
-@both_fabrics
+@every_fabric
 @pytest.mark.parametrize("policy", ["allkeys-lru", "noeviction"])
 def test_nothing_goes_for_a_value_that_cannot_fit(kind: str, policy: str) -> None:
     store = make_store(kind, policy=policy, pages=10)
@@ -123,7 +123,7 @@ def test_nothing_goes_for_a_value_that_cannot_fit(kind: str, policy: str) -> Non
         assert finish(store.read(0, b"huge")).size_bytes == (pages - 1) * PAGE_BYTES
 
 
-@both_fabrics
+@every_fabric
 def test_index_full_is_another_answer(kind: str) -> None:
     store = make_store(kind, index_entries=70)
     statuses = [put(store, b"k%d" % number, 10) for number in range(75)]
@@ -138,7 +138,7 @@ def test_index_full_is_another_answer(kind: str) -> None:
     assert finish(store.delete(0, written)) < len(written)
 
 
-@both_fabrics
+@every_fabric
 def test_a_full_window_gives_up_its_oldest(kind: str) -> None:
     store = make_store(kind, index_entries=7, policy="allkeys-lru")
     for number in range(7):
@@ -150,7 +150,7 @@ def test_a_full_window_gives_up_its_oldest(kind: str) -> None:
     assert finish(store.exists(0, [b"k%d" % number for number in range(7)])) == [True, False, True, True, True, True, True]
 
 
-@both_fabrics
+@every_fabric
 @pytest.mark.parametrize("length", [100, 30_000, 70_000])
 def test_lru_keeps_what_is_used(kind: str, length: int) -> None:
     # Large values go one by one; small ones by the page, where neighbours in time lie together.
@@ -172,7 +172,7 @@ def test_lru_keeps_what_is_used(kind: str, length: int) -> None:
     assert recent >= 0.85 * (capacity // 4)
 
 
-@both_fabrics
+@every_fabric
 def test_lfu_keeps_what_is_used_often(kind: str) -> None:
     store = make_store(kind, policy="allkeys-lfu", pages=38)
     often = [b"often%d" % number for number in range(10)]
@@ -186,7 +186,7 @@ def test_lfu_keeps_what_is_used_often(kind: str) -> None:
     assert sum(finish(store.exists(0, often))) >= 9
 
 
-@both_fabrics
+@every_fabric
 def test_volatile_ttl_prefers_what_expires_soon(kind: str) -> None:
     store = make_store(kind, policy="volatile-ttl", pages=42)
     for number in range(40):
@@ -199,7 +199,7 @@ def test_volatile_ttl_prefers_what_expires_soon(kind: str) -> None:
     assert sum(alive[25:]) >= 13
 
 
-@both_fabrics
+@every_fabric
 def test_a_lower_limit_holds_at_once_for_writes_and_soon_for_all(kind: str) -> None:
     store = make_store(kind, policy="allkeys-lru", pages=200)
     for number in range(190):
@@ -223,7 +223,7 @@ def test_a_lower_limit_holds_at_once_for_writes_and_soon_for_all(kind: str) -> N
     assert put(store, b"taken", 70_000) == Status.OK
 
 
-@both_fabrics
+@every_fabric
 def test_flushed_memory_is_room_before_the_sweep_is_done(kind: str) -> None:
     store = make_store(kind, pages=120, index_entries=7 * 9000)
     number = 0
@@ -241,7 +241,7 @@ def test_flushed_memory_is_room_before_the_sweep_is_done(kind: str) -> None:
     assert pages_used(store) == 0
 
 
-@both_fabrics
+@every_fabric
 def test_a_sweep_ends_and_reaches_all(kind: str) -> None:
     store = make_store(kind, pages=200, index_entries=7 * 9000)
     for number in range(30_000):
@@ -257,7 +257,7 @@ def test_a_sweep_ends_and_reaches_all(kind: str) -> None:
     assert pages_used(store) == 0
 
 
-@both_fabrics
+@every_fabric
 def test_expiry_is_lazy_and_exact_to_the_millisecond(kind: str) -> None:
     store = make_store(kind)
     for length in (0, 100, 40_000, 200_000):
@@ -284,7 +284,7 @@ def test_expiry_is_lazy_and_exact_to_the_millisecond(kind: str) -> None:
     assert pages_used(store) == 0
 
 
-@both_fabrics
+@every_fabric
 def test_writes_see_an_expired_key_as_absent(kind: str) -> None:
     store = make_store(kind)
     put(store, b"k", 10, 1)
@@ -303,7 +303,7 @@ def test_writes_see_an_expired_key_as_absent(kind: str) -> None:
     assert store.database_size(0).expires == 0
 
 
-@both_fabrics
+@every_fabric
 def test_maintain_removes_the_expired_and_nothing_else(kind: str) -> None:
     store = make_store(kind, pages=100, index_entries=7 * 3000)
     for number in range(6_000):
@@ -321,7 +321,7 @@ def test_maintain_removes_the_expired_and_nothing_else(kind: str) -> None:
     assert all(finish(store.exists(0, [b"k%d" % number for number in range(0, 6_000, 3)])))
 
 
-@both_fabrics
+@every_fabric
 def test_an_expiry_that_no_longer_fits_the_cell_moves_the_value(kind: str) -> None:
     store = make_store(kind)
     key = b"to the byte"
@@ -341,7 +341,7 @@ def test_an_expiry_that_no_longer_fits_the_cell_moves_the_value(kind: str) -> No
     assert pages_used(store) == 0
 
 
-@both_fabrics
+@every_fabric
 def test_idle_time_and_hits_are_those_before_this_access(kind: str) -> None:
     store = make_store(kind)
     put(store, b"k", 10)
@@ -355,7 +355,7 @@ def test_idle_time_and_hits_are_those_before_this_access(kind: str) -> None:
     assert finish(store.read(0, b"k", touch=False)).idle_s == 10
 
 
-@both_fabrics
+@every_fabric
 def test_two_front_ends_share_the_room(kind: str) -> None:
     # Another front end's values are found by sampling the index, so it must not be nearly empty.
     first = make_store(kind, policy="allkeys-lru", pages=30, index_entries=7 * 40)
@@ -373,7 +373,7 @@ def test_two_front_ends_share_the_room(kind: str) -> None:
     assert finish(first.scan(0, 0, 1000)) == (0, [])
 
 
-@both_fabrics
+@every_fabric
 @pytest.mark.parametrize("policy", ["noeviction", "allkeys-lru"])
 def test_cells_freed_by_another_front_end_are_room(kind: str, policy: str) -> None:
     first = make_store(kind, policy=policy, pages=20, index_entries=7 * 3000)

@@ -1,4 +1,4 @@
-"""The store against the plain model: random operations over both fabrics, any sizes, tokens, times and databases."""
+"""The store against the plain model: random operations over every fabric, any sizes, tokens, times and databases."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from storage.cells import cell_sizes
 from storage.interface import NO_EXPIRY, Condition, Entry, WriteResult
 from storage.store import Store
 from tests.model import ModelStore
-from tests.storage.pools import HEAD_BYTES, NOW_MS, PAGE_BYTES, filler, finish, make_store, pages_used, sweep
+from tests.storage.pools import HAS_VERBS, HEAD_BYTES, NOW_MS, PAGE_BYTES, filler, finish, make_store, pages_used, sweep
 
 KEYS = [b"k%d" % number for number in range(24)] + [b"", b"\0\xff", b"long" * 75, b"m" * 4095, b"L" * 16_384, b"M" * 16_384]
 # Both sides of every border: a cell's classes, one cell, one page, the tail in the cell or in a page of its own.
@@ -183,7 +183,8 @@ class StoreMachine(RuleBasedStateMachine):
         if hasattr(self, "store"):
             memory = self.store.memory()
             assert memory["damaged"] == 0
-            assert memory["retired_values"] == 0
+            # Freed at once, or many together where that takes a round trip.
+            assert int(memory["retired_values"]) < (1 if self.kind == "shm" else 64)
 
     def teardown(self) -> None:
         """Delete everything: the pages come back."""
@@ -221,6 +222,9 @@ TestSharedMemoryNarrow = machine("shm", 98, 25, 80)
 TestSimulatedNarrow = machine("sim", 98, 25, 80)
 # 13 sets: fewer homes than a key and its window may span twice; and one set alone.
 TestSimulatedTiny = machine("sim", 91, 15, 80)
+if HAS_VERBS:
+    TestVerbs = pytest.mark.verbs(machine("verbs", 1022, 3, 60))
+    TestVerbsNarrow = pytest.mark.verbs(machine("verbs", 98, 3, 80))
 
 
 @pytest.mark.long

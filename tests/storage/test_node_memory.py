@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from storage import node_memory
+from storage import node_memory, opening
 from storage.node_memory import NodeMemory
 from storage.pool import VERSION, PoolError
 
@@ -122,10 +122,13 @@ def test_a_torn_boot_record_counts_as_another_boot(path: str, events: Events) ->
 
 
 @pytest.mark.parametrize("in_order", [True, False])
-def test_a_file_that_no_front_end_ever_formatted_begins_anew(path: str, events: Events, in_order: bool) -> None:
+def test_a_file_that_no_front_end_ever_formatted_begins_anew(
+    path: str, events: Events, in_order: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(opening, "_BLANK_LIMIT_BYTES", 4096)  # stands for the gigabytes that registering allocates
     node = node_memory.file(path, SIZE_BYTES, log=events)
     node.memory[8:40] = b"x" * 32  # a front end was killed while formatting: the magic comes last
-    node.memory[1 << 20 : (1 << 20) + 8] = bytes(8)
+    node.memory[1 << 20 : 2 << 20] = bytes(1 << 20)
     node.close() if in_order else kill(node)
     again = node_memory.file(path, SIZE_BYTES, log=events)
     assert not again.kept

@@ -95,11 +95,9 @@ def test_shm_is_memory_that_nobody_else_has(log: Log) -> None:
 @pytest.mark.parametrize(
     ("url", "says"),
     [
-        ("verbs://node", "the verbs fabric is not part of this version"),
-        ("verbs:", "the verbs fabric is not part of this version"),
-        ("", "is no pool URL: it must be shm: .* or file:PATH"),
-        ("/dev/shm/pool", "is no pool URL: it must be shm: .* or file:PATH"),
-        ("redis://localhost", "unknown kind of pool 'redis'; it must be shm: .* or file:PATH"),
+        ("", "is no pool URL: it must be shm: .*, file:PATH .* or verbs://HOST:PORT"),
+        ("/dev/shm/pool", "is no pool URL: it must be shm: .*, file:PATH .* or verbs://HOST:PORT"),
+        ("redis://localhost", "unknown kind of pool 'redis'; it must be shm: .*, file:PATH .* or verbs://HOST:PORT"),
         ("shm:name", "takes no name; .* file:/dev/shm/NAME"),
         ("file:", "names no file"),
         ("file://", "names the host ''; .* file:///PATH"),

@@ -41,7 +41,7 @@ def test_a_sound_pool_is_taken() -> None:
     ("fields", "texts"),
     [
         ({"magic": b"REDISRDB"}, ["REDISRDB", "KVCDPOOL"]),
-        ({"version": 7}, ["version 7", "version 1"]),
+        ({"version": 7}, ["version 7", "version 2"]),
         ({"kind": 1}, ["shm", "sim"]),
         ({"kind": 2}, ["verbs", "sim"]),
         ({"kind": 9}, ["number 9", "sim"]),
@@ -103,6 +103,40 @@ def test_a_pool_too_small_for_its_index_is_refused_with_what_would_do() -> None:
         Pool.format(SimulatedFabric(SIZE_BYTES), index_entries=1_000_000)
     needed = next(int(word) for word in str(refusal.value).split() if word.isdigit() and int(word) > 30_000_000)
     assert Pool.format(SimulatedFabric(needed), index_entries=1_000_000).layout()["page_count"] >= 8
+
+
+NODES = ("a:7700", "b:7700", "c:7700")
+
+
+def test_the_order_of_the_list_does_not_matter() -> None:
+    fabric = SimulatedFabric(SIZE_BYTES)
+    Pool.format(fabric, index_entries=1022, node="b:7700", nodes=NODES)
+    assert Pool.attach(fabric, 1, "b:7700", tuple(reversed(NODES))).incarnation == 1
+
+
+@pytest.mark.parametrize(
+    ("node", "nodes"),
+    [
+        ("", ()),  # as a pool of one node
+        ("a:7700", NODES),  # as another node of the list
+        ("b:7700", NODES[:2]),
+        ("b:7700", (*NODES, "d:7700")),
+        ("B:7700", ("a:7700", "B:7700", "c:7700")),  # spelt in another way: its keys would be looked for elsewhere
+    ],
+)
+def test_another_list_of_nodes_is_refused_and_both_are_named(node: str, nodes: tuple[str, ...]) -> None:
+    fabric = SimulatedFabric(SIZE_BYTES)
+    Pool.format(fabric, index_entries=1022, node="b:7700", nodes=NODES)
+    with pytest.raises(PoolError, match="the same list") as refusal:
+        Pool.attach(fabric, 1, node, nodes)
+    text = str(refusal.value)
+    assert f"node b:7700 of {','.join(NODES)}" in text
+    assert f"node {node or '(none)'} of {','.join(sorted(nodes)) or '(no list)'}" in text
+
+
+def test_a_pool_of_one_node_is_not_taken_for_one_of_a_list() -> None:
+    with pytest.raises(PoolError, match=r"made as node \(none\) of \(no list\), and is asked for as node a:7700"):
+        Pool.attach(formatted(), 0, "a:7700", NODES)
 
 
 @pytest.mark.parametrize("front_end", [-1, 64])

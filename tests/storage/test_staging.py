@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import gc
 import random
+import weakref
 
 import pytest
 
 from storage.interface import Condition, Status
 from storage.staging import PinnedValue, StagedValue
 from storage.store import Store
-from tests.storage.pools import NOW_MS, PAGE_BYTES, both_fabrics, filler, finish, make_store, pages_used, second_store
+from tests.storage.pools import NOW_MS, PAGE_BYTES, every_fabric, filler, finish, make_store, pages_used, second_store
 
 TAIL_BYTES = 32_704 - 40 - 3  # what still fits the cell of a three-byte key, without its list
 LENGTHS = [
@@ -33,7 +34,7 @@ def stage(store: Store, value: bytes, key: bytes = b"key", seed: int = 1) -> Sta
     return staged
 
 
-@both_fabrics
+@every_fabric
 @pytest.mark.parametrize("length", LENGTHS)
 def test_a_staged_value_is_published_whole(kind: str, length: int) -> None:
     store = make_store(kind, pages=200)
@@ -54,6 +55,7 @@ def test_a_staged_value_is_published_whole(kind: str, length: int) -> None:
     assert pinned.tobytes() == value
     finish(store.delete(0, [b"key"]))
     assert pinned.tobytes() == value
+    store.release_spares()
     assert store.memory()["retired_values"] == 1
     pinned.release()
     store.release_spares()
@@ -61,7 +63,7 @@ def test_a_staged_value_is_published_whole(kind: str, length: int) -> None:
     assert pages_used(store) == 0
 
 
-@both_fabrics
+@every_fabric
 @pytest.mark.parametrize("length", LENGTHS)
 def test_a_slice_is_the_values_bytes(kind: str, length: int) -> None:
     store = make_store(kind, pages=200)
@@ -69,7 +71,7 @@ def test_a_slice_is_the_values_bytes(kind: str, length: int) -> None:
     finish(store.write(0, b"key", value))
     pinned = store.pin(0, b"key")
     assert pinned is not None
-    if kind == "sim":
+    if kind != "shm":
         with pytest.raises(BufferError):
             pinned.slice(0, 10)
         return
@@ -107,7 +109,7 @@ def test_a_view_keeps_the_pin() -> None:
     assert finish(store.write(0, b"fill", bytes(PAGE_BYTES))).status == Status.OK
 
 
-@both_fabrics
+@every_fabric
 def test_pages_are_taken_as_bytes_arrive(kind: str) -> None:
     store = make_store(kind, pages=300)
     staged = StagedValue(store.staging, 200 * PAGE_BYTES, 3)
@@ -125,7 +127,7 @@ def test_pages_are_taken_as_bytes_arrive(kind: str) -> None:
         staged.receive(b"x")
 
 
-@both_fabrics
+@every_fabric
 def test_a_dropped_value_gives_its_pages_back(kind: str) -> None:
     store = make_store(kind, pages=100)
     staged = StagedValue(store.staging, 20 * PAGE_BYTES, 3)
@@ -136,7 +138,28 @@ def test_a_dropped_value_gives_its_pages_back(kind: str) -> None:
     assert store.staging.held_bytes == 0
 
 
-@both_fabrics
+class Loop:
+    """Something that refers to itself, as the frames of an exception do."""
+
+    def __init__(self, *held: object) -> None:
+        self.held = (self, *held)
+
+
+def test_values_may_be_dropped_in_a_cycle_with_their_store() -> None:
+    """Python ends the members of a cycle in any order: whatever a value needs to give back what it holds must still be there."""
+    for _ in range(20):
+        store = make_store("sim", pages=100)
+        finish(store.write(0, b"key", filler(200_000, 1)))
+        staged = StagedValue(store.staging, 20 * PAGE_BYTES, 3)
+        staged.receive(bytes(3 * PAGE_BYTES))
+        marker = Loop(store.pin(0, b"key"), staged, store)
+        watched = weakref.ref(marker)
+        del store, staged, marker
+        gc.collect()
+        assert watched() is None
+
+
+@every_fabric
 def test_a_value_that_is_not_whole_or_not_ours_is_not_published(kind: str) -> None:
     store = make_store(kind, pages=100)
     staged = StagedValue(store.staging, PAGE_BYTES * 2, 3)
@@ -157,7 +180,7 @@ def test_a_value_that_is_not_whole_or_not_ours_is_not_published(kind: str) -> No
         StagedValue(store.staging, (512 << 20) + 1, 3)
 
 
-@both_fabrics
+@every_fabric
 def test_a_refused_value_stays_the_callers(kind: str) -> None:
     store = make_store(kind, pages=100)
     finish(store.write(0, b"key", b"old"))
@@ -173,7 +196,7 @@ def test_a_refused_value_stays_the_callers(kind: str) -> None:
     assert finish(store.read(0, b"key")).payload == value
 
 
-@both_fabrics
+@every_fabric
 def test_a_tail_measured_against_a_shorter_key_is_refused(kind: str) -> None:
     store = make_store(kind, pages=100)
     staged = stage(store, bytes(PAGE_BYTES + 32_000))
@@ -184,7 +207,7 @@ def test_a_tail_measured_against_a_shorter_key_is_refused(kind: str) -> None:
     assert pages_used(store) == 0
 
 
-@both_fabrics
+@every_fabric
 def test_unfinished_values_share_a_part_of_the_pool(kind: str) -> None:
     store = make_store(kind, pages=400)
     store.staging.set_limit_bytes(100 * PAGE_BYTES)
@@ -197,7 +220,7 @@ def test_unfinished_values_share_a_part_of_the_pool(kind: str) -> None:
     assert second.receive(bytes(86 * PAGE_BYTES)) == 86 * PAGE_BYTES
 
 
-@both_fabrics
+@every_fabric
 def test_nothing_is_evicted_for_a_staged_value_that_cannot_fit(kind: str) -> None:
     store = make_store(kind, policy="allkeys-lru", pages=100)
     for number in range(80):
@@ -213,7 +236,7 @@ def test_nothing_is_evicted_for_a_staged_value_that_cannot_fit(kind: str) -> Non
     assert finish(store.write(0, b"key", fitting)).status == Status.OK
 
 
-@both_fabrics
+@every_fabric
 def test_readers_of_one_value_share_a_hazard(kind: str) -> None:
     store = make_store(kind, pages=100)
     finish(store.write(0, b"key", filler(200_000, 1)))
@@ -224,18 +247,20 @@ def test_readers_of_one_value_share_a_hazard(kind: str) -> None:
         assert isinstance(pin, PinnedValue)
         pin.release()
         pin.release()
+        store.release_spares()
         assert store.memory()["retired_values"] == 1
     last = pins[-1]
     assert isinstance(last, PinnedValue)
     assert last.tobytes() == filler(200_000, 1)
     last.release()
+    store.release_spares()
     assert store.memory()["retired_values"] == 0
     finish(store.delete(0, [b"key"]))
     store.release_spares()
     assert pages_used(store) == 0
 
 
-@both_fabrics
+@every_fabric
 @pytest.mark.parametrize("reader_is_other", [False, True])
 def test_a_pinned_value_outlives_everything_that_happens_to_its_key(kind: str, reader_is_other: bool) -> None:
     first = make_store(kind, policy="allkeys-lru", pages=60)
@@ -259,7 +284,7 @@ def test_a_pinned_value_outlives_everything_that_happens_to_its_key(kind: str, r
     assert finish(writer.read(0, b"key")).payload == value
 
 
-@both_fabrics
+@every_fabric
 def test_more_large_values_in_one_read_than_pins(kind: str) -> None:
     store = make_store(kind, pages=3400, index_entries=7 * 2000)
     keys = [b"k%d" % number for number in range(3100)]
@@ -277,7 +302,7 @@ def test_more_large_values_in_one_read_than_pins(kind: str) -> None:
     assert store.memory()["pinned_bytes"] == 0
 
 
-@both_fabrics
+@every_fabric
 def test_two_front_ends_see_each_others_work(kind: str) -> None:
     first = make_store(kind, pages=100)
     second = second_store(first)
@@ -312,7 +337,7 @@ def test_two_front_ends_see_each_others_work(kind: str) -> None:
     assert pages_used(first) == 1, "what the other freed in our pages was harvested, and the other way round"
 
 
-@both_fabrics
+@every_fabric
 def test_memory_beyond_key_and_value_is_at_most_100_bytes(kind: str) -> None:
     store = make_store(kind, pages=80, index_entries=7 * 4000)
     count = 14_000
