@@ -23,7 +23,8 @@ def read_secret(
 ) -> bytes:
     """Return the secret: from ``path``, else from the file that KVCD_MEMORY_SECRET_FILE names, else KVCD_MEMORY_SECRET's value.
 
-    Blanks and line ends around it do not count. ``warn`` is called when others can read the file, ``option`` is the flag that names one. Raises SecretError.
+    Blanks and line ends around it do not count. ``warn`` is called when others can read the file; ``option`` is the flag that names
+    one. Raises SecretError.
     """
     path = path or environment.get(SECRET_FILE_VARIABLE) or None
     if path is not None:
