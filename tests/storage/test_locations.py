@@ -85,7 +85,7 @@ def test_a_block_that_is_named_was_there_during_the_call(seed: int) -> None:
     other = Store(Pool.attach(fabric.share(seed), 1), "noeviction")
     other.set_clock(NOW_MS)
     choose = random.Random(seed)
-    present = {key: False for key in KEYS}
+    present = dict.fromkeys(KEYS, False)
     seen: dict[bytes, set[bool]] = {}
 
     def interfere(_operations: object) -> None:
