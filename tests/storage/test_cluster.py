@@ -137,7 +137,7 @@ def test_a_lost_node_is_missed_and_named_and_the_others_go_on() -> None:
         found = finish(store.read_many(0, keys))
         assert [entry is not None for entry in found] == [number != 1] * len(keys)
         assert finish(store.exists(0, keys)) == [number != 1] * len(keys)
-    with pytest.raises(ConnectionError, match="^memory node memory-2:7400 unreachable$"):
+    with pytest.raises(ConnectionError, match=r"^memory node memory-2:7400 unreachable$"):
         finish(store.write(0, parts[1][0], b"new"))
     with pytest.raises(ConnectionError, match="memory-2:7400"):
         finish(store.delete(0, [parts[0][0], parts[1][0]]))
