@@ -56,6 +56,7 @@ cdef struct Request:
     uint16_t rank             # position in a chain of this command: deeper blocks count as used a little earlier
     int64_t expire_at_ms      # -1: none
     uint64_t expected
+    uint32_t expected_slot    # with EXACT: where that word was
     uint64_t parent_hash
     # --- what is answered
     uint8_t status
@@ -162,6 +163,7 @@ cdef class Batch:
     cdef uint32_t node_count
     cdef ArenaBlock *first_block
     cdef ArenaBlock *block
+    cdef int64_t now_ms          # when it began: a value that expired later was there when it was looked at
     cdef uint32_t now32
     cdef size_t request_bytes
     cdef Request *add(self) noexcept nogil

@@ -160,7 +160,8 @@ cdef void read_old(Engine engine, Batch batch, Request *request) noexcept nogil:
     """Read what is there: its key decides whether it is ours, its page list is freed with it."""
     cdef uint32_t cell_class = word_class(request.word)
     cdef uint32_t size
-    if request.flags & EXACT and request.word != request.expected:
+    # The word alone may come again in another slot, in the same cell: after a flush, or when the key was written anew.
+    if request.flags & EXACT and (request.word != request.expected or request.slot != request.expected_slot):
         # Another key with the same tag may stand before it.
         next_old(engine, batch, request, STATUS_CONFLICT)
         return
@@ -268,7 +269,7 @@ cdef void adopt_key(Engine engine, Request *request, CellHeader *header, char *k
 
 cdef void decide(Engine engine, Batch batch, Request *request) noexcept nogil:
     """What is there is known in full: refuse, replace or remove it."""
-    request.was_expired = request.out_expire_ms >= 0 and request.out_expire_ms <= engine.now_ms
+    request.was_expired = request.out_expire_ms >= 0 and request.out_expire_ms <= batch.now_ms
     if request.kind == KIND_DELETE or request.kind == KIND_EVICT:
         unlink_old(engine, batch, request)
         return
@@ -478,6 +479,7 @@ cdef void after_swap(Engine engine, Batch batch, Request *request) noexcept nogi
     if request.was_expired:
         engine.counts.expired += 1
     engine.counts.overwritten += 1
+    engine.room.note_insert(request.slot)  # another front end may have filled it before, and swept what it filled
     if request.epoch != <uint32_t>engine.pool.epochs[request.database]:
         # Flushed meanwhile: it is not counted any more, and the sweep may have passed it.
         engine.room.note_flush()
@@ -750,4 +752,7 @@ cdef void after_unlink(Engine engine, Batch batch, Request *request) noexcept no
             engine.counts.deleted += 1
     if word1_distance(request.checked_word1):
         engine.lower_overflow(request.home)
-    engine.finish(batch, request, STATUS_MISS if request.was_expired and request.kind == KIND_DELETE else STATUS_OK)
+    if request.was_expired and request.kind == KIND_DELETE:
+        absent(engine, batch, request)
+    else:
+        engine.finish(batch, request, STATUS_OK)

@@ -110,6 +110,7 @@ cdef class Engine:
     cdef void lower_overflow(self, uint64_t home) noexcept nogil
     cdef void _step(self, Batch batch, Request *request) noexcept nogil
     cdef void _refuse_all(self, Batch batch) noexcept nogil
+    cdef void note_epoch(self, uint32_t database, uint64_t seen) noexcept nogil
     cdef void note_epochs(self, const uint64_t *seen) noexcept nogil
     cdef void look_at_epochs(self) noexcept nogil
     cdef void _take_epochs(self, Batch batch, NodeRound *round) noexcept nogil

@@ -136,6 +136,7 @@ cdef class Engine:
         cdef uint32_t i
         cdef Request *request
         self.counts.batches += 1
+        batch.now_ms = self.now_ms
         batch.now32 = <uint32_t>self.now_ms
         batch.round = round
         round.reads_epochs = True
@@ -285,21 +286,24 @@ cdef class Engine:
                 self.place(request)
                 request.state = START
 
+    cdef void note_epoch(self, uint32_t database, uint64_t seen) noexcept nogil:
+        """An epoch was read, or is one's own: if it is new nothing older counts, and what belongs to it is swept."""
+        # Epochs only grow; what was read may be older than what is known since. And whoever flushed may learn of it after another batch, which
+        # has counted new keys by then.
+        if seen <= self.pool.epochs[database]:
+            return
+        self.pool.epochs[database] = seen
+        self.pool.epoch_moves += 1
+        self.keys[database] = 0
+        self.expires[database] = 0
+        self.stored_bytes[database] = 0
+        self.room.note_flush()
+
     cdef void note_epochs(self, const uint64_t *seen) noexcept nogil:
-        """Take over epochs that were read, and have what belongs to older ones swept."""
+        """The same for all databases."""
         cdef uint32_t i
-        cdef bint moved = False
         for i in range(self.database_count):
-            # Epochs only grow; what was read may be older than what is known since.
-            if seen[i] > self.pool.epochs[i]:
-                self.pool.epochs[i] = seen[i]
-                self.pool.epoch_moves += 1
-                self.keys[i] = 0
-                self.expires[i] = 0
-                self.stored_bytes[i] = 0
-                moved = True
-        if moved:
-            self.room.note_flush()
+            self.note_epoch(i, seen[i])
 
     cdef void look_at_epochs(self) noexcept nogil:
         """Whether another front end has flushed a database, for one that is asked nothing and would not learn of it."""

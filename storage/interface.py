@@ -41,7 +41,7 @@ class ValueType(enum.IntEnum):
 class Entry:
     """One key's state at an instant.
 
-    ``token`` is the exact slot word that was read: ``replace`` and ``delete_exact`` succeed only
+    ``token`` names the slot and the exact word that was read: ``replace`` and ``delete_exact`` succeed only
     while the slot still holds it. ``payload`` is empty when only the head was asked for.
     """
 

@@ -77,7 +77,7 @@ cdef void after_counters(Engine engine, Batch batch, Request *request) noexcept 
         engine.restart(batch, request)
         return
     engine.locations.hits += 1
-    if request.out_expire_ms >= 0 and request.out_expire_ms <= engine.now_ms:
+    if request.out_expire_ms >= 0 and request.out_expire_ms <= batch.now_ms:
         engine.queue_expired(request.slot, request.word)
         engine.finish(batch, request, STATUS_MISS)
         return
@@ -128,7 +128,7 @@ cdef void after_expiry(Engine engine, Batch batch, Request *request) noexcept no
         engine.restart(batch, request)
         return
     expiry = cell_expiry_ms(header)
-    if expiry >= 0 and expiry <= engine.now_ms:
+    if expiry >= 0 and expiry <= batch.now_ms:
         engine.queue_expired(request.slot, request.word)
         engine.finish(batch, request, STATUS_MISS)
         return
@@ -263,7 +263,7 @@ cdef void after_cell(Engine engine, Batch batch, Request *request) noexcept nogi
     else:
         engine.remember(request)
     request.last_ms_before = request.heat.last_ms
-    if request.out_expire_ms >= 0 and request.out_expire_ms <= engine.now_ms:
+    if request.out_expire_ms >= 0 and request.out_expire_ms <= batch.now_ms:
         engine.queue_expired(request.slot, request.word)
         engine.finish(batch, request, STATUS_MISS)
         return

@@ -48,7 +48,6 @@ cdef class EvictionPolicy(Room):
     cdef bint shrink(self) noexcept nogil
     cdef bint _make_slot(self, Request *request) noexcept nogil
     cdef uint32_t _sweep(self, uint32_t count, bint flushed, uint32_t *examined) noexcept nogil
-    cdef void begin_flushed_sweep(self) noexcept nogil
     cdef bint _refill(self) noexcept nogil
     cdef void _offer(self, Candidate candidate) noexcept nogil
     cdef void _forget(self, uint32_t position) noexcept nogil

@@ -466,10 +466,6 @@ cdef class EvictionPolicy(Room):
     # ------------------------------------------------------------------ sweep
 
     cdef void note_flush(self) noexcept nogil:
-        """Another front end flushed a database."""
-        self.begin_flushed_sweep()
-
-    cdef void begin_flushed_sweep(self) noexcept nogil:
         """A database was flushed: every resident may be one of its entries."""
         self.sweep_cursor = self.resident_count
         self.sweep_left = self.resident_count
@@ -503,6 +499,8 @@ cdef class EvictionPolicy(Room):
         examined[0] = 0
         while looked < count and self.resident_count:
             flushes = self.flushes
+            if self.sweep_left:
+                flushed = True  # even if nothing was left when the turn was asked for
             self.evictions.clear()
             if self.sweep_cursor > self.resident_count:
                 self.sweep_cursor = self.resident_count
@@ -545,7 +543,8 @@ cdef class EvictionPolicy(Room):
                     continue
                 expiry = cell_expiry_ms(header)
                 if (expiry >= 0 and expiry <= self.engine.now_ms) or (
-                    flushed and header.epoch != <uint32_t>self.engine.pool.epochs[header.database]
+                    # A newer one than is known here is that of somebody who knows of another flush already.
+                    flushed and <int32_t>(header.epoch - <uint32_t>self.engine.pool.epochs[header.database]) < 0
                 ):
                     numbers[self.evictions.count] = i
                     request = self.evictions.add()
@@ -571,5 +570,7 @@ cdef class EvictionPolicy(Room):
                     self.sweep_left = first
             if first == 0:
                 break  # the next call begins at the end again: within one pass nothing is looked at twice
+        if self.sweep_left > self.resident_count:
+            self.sweep_left = self.resident_count  # the rest is gone
         examined[0] = looked
         return removed

@@ -205,15 +205,12 @@ cdef class Pool:
         """Read every database's epoch again."""
         self.read_into(self.geometry.databases, self.epochs, sizeof(self.epochs))
 
-    def advance_epoch(self, int database) -> None:
-        """FLUSHDB: everything written before is absent from now on."""
-        # Those of other databases stay as they were read: whoever sees them move forgets its counts of them.
+    def advance_epoch(self, int database) -> int:
+        """FLUSHDB: everything written before is absent from now on. Returns the new epoch, for ``Engine.note_epoch``."""
         cdef uint64_t epoch = self.fetch_and_add(self.epoch_offset(database), 1) + 1
         if self.fabric.is_lost:
             raise ConnectionError("the memory node does not answer")
-        if epoch > self.epochs[database]:
-            self.epochs[database] = epoch
-            self.epoch_moves += 1
+        return epoch
 
     cdef uint32_t refresh_high_water(self) noexcept nogil:
         """Read again how many front ends have ever attached."""

@@ -13,6 +13,7 @@ from storage.policy cimport EvictionPolicy
 from storage.pool cimport Pool
 from storage.words cimport (
     CELL_HAS_PARENT,
+    MAX_DATABASES,
     MAX_KEY_BYTES_C,
     SET_BYTES,
     SLOTS_PER_SET,
@@ -44,8 +45,19 @@ cdef list keys_in_sets(Engine engine, Batch batch, uint64_t first, uint32_t coun
     cdef int64_t expiry
     cdef list out = []
     cdef Pool pool = engine.pool
-    if pool.read_into(pool.set_offset(first), sets, count * SET_BYTES) != 0:
+    cdef uint64_t epochs[MAX_DATABASES]
+    cdef FabricOp begin[2]
+    memset(begin, 0, sizeof(begin))
+    begin[0].opcode = begin[1].opcode = OP_READ
+    begin[0].offset = pool.geometry.databases
+    begin[0].local = epochs
+    begin[0].length = engine.database_count * 8
+    begin[1].offset = pool.set_offset(first)
+    begin[1].local = sets
+    begin[1].length = count * SET_BYTES
+    if pool.submit(begin, 2) != 0:
         raise ConnectionError("the memory node does not answer")
+    engine.note_epochs(epochs)  # another front end may have flushed
     for i in range(count):
         for number in range(SLOTS_PER_SET):
             slot = <uint64_t *>(sets + i * SET_BYTES + 16 + number * 16)

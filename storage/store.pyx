@@ -215,7 +215,7 @@ cdef class Store:
             else:
                 data = PyBytes_FromStringAndSize(request.out, request.out_tail_bytes)
         return Entry(
-            data, request.out_bytes, request.out_expire_ms, ValueType(request.out_type), request.word,
+            data, request.out_bytes, request.out_expire_ms, ValueType(request.out_type), (<object>request.slot << 64) | request.word,
             (<uint32_t>self.cluster.now_ms - request.last_ms_before) // 1000, request.heat.hits,
         )
 
@@ -345,8 +345,7 @@ cdef class Store:
             if keep_ttl:
                 request.flags |= KEEP_TTL
             if exact:
-                request.flags |= EXACT
-                request.expected = token
+                _expect(request, token)
             if keep_value:
                 request.flags |= KEEP_VALUE
             else:
@@ -426,8 +425,7 @@ cdef class Store:
                     seen.add(key)
                     request = _add(batch, KIND_DELETE, database, key)
                     if token is not None:
-                        request.flags |= EXACT
-                        request.expected = token
+                        _expect(request, token)
                 self._run(batch)
                 for i in range(batch.count):
                     request = &batch.requests[i]
@@ -588,15 +586,11 @@ cdef class Store:
         for node in self._nodes():
             try:
                 for number in range(self.databases) if database is None else (database,):
-                    node.engine.pool.advance_epoch(number)
-                    node.engine.keys[<int>number] = 0
-                    node.engine.expires[<int>number] = 0
-                    node.engine.stored_bytes[<int>number] = 0
+                    node.engine.note_epoch(<int>number, node.engine.pool.advance_epoch(number))
             except ConnectionError:
                 lost.append(node.name)
                 continue
             # The first slice now: small databases are clean before the reply goes out.
-            node.policy.begin_flushed_sweep()
             node.policy.sweep(FLUSH_SWEEP_ENTRIES, True, &examined)
         if self.on_release is not None:
             self.on_release()
@@ -769,6 +763,14 @@ cdef class Store:
             "retired_values": summed["retired"],
             "damaged": summed["damaged"],
         }
+
+
+cdef int _expect(Request *request, object token) except -1:
+    """Act only on the entry that a token names: a slot, and the word that it held."""
+    request.flags |= EXACT
+    request.expected = <uint64_t>(token & 0xFFFFFFFFFFFFFFFF)
+    request.expected_slot = <uint32_t>(token >> 64)
+    return 0
 
 
 cdef Request *_add(Batch batch, int kind, int database, bytes key) except NULL:
