@@ -479,6 +479,7 @@ cdef void after_swap(Engine engine, Batch batch, Request *request) noexcept nogi
     if request.was_expired:
         engine.counts.expired += 1
     engine.counts.overwritten += 1
+    engine.room.note_insert(request.slot)  # another front end may have filled it before, and swept what it filled
     if request.epoch != <uint32_t>engine.pool.epochs[request.database]:
         # Flushed meanwhile: it is not counted any more, and the sweep may have passed it.
         engine.room.note_flush()
@@ -751,4 +752,7 @@ cdef void after_unlink(Engine engine, Batch batch, Request *request) noexcept no
             engine.counts.deleted += 1
     if word1_distance(request.checked_word1):
         engine.lower_overflow(request.home)
-    engine.finish(batch, request, STATUS_MISS if request.was_expired and request.kind == KIND_DELETE else STATUS_OK)
+    if request.was_expired and request.kind == KIND_DELETE:
+        absent(engine, batch, request)
+    else:
+        engine.finish(batch, request, STATUS_OK)

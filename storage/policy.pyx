@@ -570,5 +570,7 @@ cdef class EvictionPolicy(Room):
                     self.sweep_left = first
             if first == 0:
                 break  # the next call begins at the end again: within one pass nothing is looked at twice
+        if self.sweep_left > self.resident_count:
+            self.sweep_left = self.resident_count  # the rest is gone
         examined[0] = looked
         return removed
