@@ -18,10 +18,13 @@ class SecretError(Exception):
     """There is no usable secret; the text says what to do."""
 
 
-def read_secret(path: str | None, *, warn: Callable[..., None], environment: Mapping[str, str] = os.environ) -> bytes:
+def read_secret(
+    path: str | None, *, warn: Callable[..., None], environment: Mapping[str, str] = os.environ, option: str = "--secret-file"
+) -> bytes:
     """Return the secret: from ``path``, else from the file that KVCD_MEMORY_SECRET_FILE names, else KVCD_MEMORY_SECRET's value.
 
-    Blanks and line ends around it do not count. ``warn`` is called when others can read the file. Raises SecretError.
+    Blanks and line ends around it do not count. ``warn`` is called when others can read the file; ``option`` is the flag that names
+    one. Raises SecretError.
     """
     path = path or environment.get(SECRET_FILE_VARIABLE) or None
     if path is not None:
@@ -29,7 +32,7 @@ def read_secret(path: str | None, *, warn: Callable[..., None], environment: Map
     elif SECRET_VARIABLE in environment:
         origin, text = SECRET_VARIABLE, os.fsencode(environment[SECRET_VARIABLE])
     else:
-        raise SecretError(f"no secret: give --secret-file FILE, {SECRET_FILE_VARIABLE} or {SECRET_VARIABLE}. To begin, {_HOW}")
+        raise SecretError(f"no secret: give {option} FILE, {SECRET_FILE_VARIABLE} or {SECRET_VARIABLE}. To begin, {_HOW}")
     secret = text.strip()
     if len(secret) < SECRET_LEAST_BYTES:
         raise SecretError(f"{origin} holds {len(secret)} bytes, at least {SECRET_LEAST_BYTES} are needed: {_HOW}")

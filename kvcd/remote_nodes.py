@@ -30,7 +30,7 @@ class RemoteNodes:
         self._log = log
         try:
             options = RemoteOptions(
-                secret=read_secret(config.string("memory-secret-file") or None, warn=log.warning),
+                secret=read_secret(config.string("memory-secret-file") or None, warn=log.warning, option="--memory-secret-file"),
                 name=f"{socket.gethostname()}:{os.getpid()}",
                 device=config.string("rdma-device") or None,
                 gid_index=None if config.number("rdma-gid-index") < 0 else config.number("rdma-gid-index"),

@@ -216,6 +216,10 @@ class ModelStore:
             node=0,
         )
 
+    def lost_node_of(self, database: int, keys: Sequence[bytes]) -> str | None:
+        """It has no memory nodes to lose."""
+        return None
+
     def counters(self) -> dict[str, int]:
         """Return the monotonic counts."""
         return dict(self.counts)

@@ -16,7 +16,7 @@ SYNTAX_ERROR = "ERR syntax error"
 OUT_OF_MEMORY = Error("OOM command not allowed when used memory > 'maxmemory'.")
 INDEX_FULL = Error("OOM command not allowed: the index has no free place for this key, raise 'index-entries'")
 BUSY = Error("ERR too many values are being read or this key is too contended, try again")
-UNREACHABLE = Error("ERR the memory node of this key is unreachable")
+UNREACHABLE = Error("ERR the memory node that holds this key does not answer")
 
 
 class CommandError(Exception):

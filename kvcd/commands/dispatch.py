@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from kvcd.commands.arguments import BUSY, CommandError, shown, wrong_arity
+from kvcd.commands.arguments import BUSY, UNREACHABLE, CommandError, shown, wrong_arity
 from kvcd.commands.registry import HANDLERS
 from kvcd.context import MAX_KEY_BYTES, ClientState, ServerState
 from protocol.command_table import CommandSpec, lookup, lookup_subcommand
@@ -43,7 +43,7 @@ async def dispatch(client: ClientState, server: ServerState, args: list[bytes]) 
     except BlockingIOError:
         reply = BUSY  # a read found every pin in use
     except ConnectionError as lost:
-        reply = Error(f"ERR {lost}")
+        reply = Error(f"ERR {lost}") if str(lost) else UNREACHABLE
     count.calls += 1
     count.duration_us += (time.perf_counter_ns() - started_ns) / 1000
     if isinstance(reply, Error):

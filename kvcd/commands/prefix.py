@@ -104,5 +104,10 @@ async def handle_prefix_info(client: ClientState, server: ServerState, args: lis
 
 @handles("prefix.stats")
 async def handle_prefix_stats(client: ClientState, server: ServerState, args: list[bytes]) -> Reply:
-    """PREFIX.STATS: a map of the store's counters since the start."""
-    return {name.encode(): count for name, count in server.store.counters().items()}
+    """PREFIX.STATS: a map of the store's counters since the start; of a pool on memory nodes, how often a location was remembered."""
+    counters = server.store.counters()
+    out: dict[bytes, Reply] = {name.encode(): count for name, count in counters.items()}
+    if "location_cache_hits" in counters:
+        asked = sum(counters[f"location_cache_{outcome}"] for outcome in ("hits", "stale", "misses"))
+        out[b"location_cache_hit_ratio"] = counters["location_cache_hits"] / asked if asked else 0.0
+    return cast(Reply, out)

@@ -2,11 +2,12 @@
 """Manual fabric: operations one by one from Python, for tests and tools."""
 
 import os
+import time
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.errno cimport ENOBUFS
-from libc.stdint cimport uint64_t
+from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
@@ -148,6 +149,33 @@ cdef class ManualFabric(Fabric):
     def doorbell(self, operations, fenced=()) -> list:
         """Begin a doorbell and wait for its results."""
         return self.begin(operations, fenced).finish()
+
+    def time_reads(self, int rounds, int reads, uint32_t length) -> float:
+        """Seconds that ``rounds`` doorbells take, each of ``reads`` READs of ``length`` bytes beside each other, one after another."""
+        cdef FabricOp *ops = <FabricOp *>calloc(reads, sizeof(FabricOp))
+        cdef char *target = <char *>calloc(reads, length)
+        cdef int i, status = 0
+        if ops == NULL or target == NULL:
+            free(ops)
+            free(target)
+            raise MemoryError("no memory for a measurement")
+        for i in range(reads):
+            ops[i].opcode = OP_READ
+            ops[i].offset = <uint64_t>i * length
+            ops[i].local = target + <uint64_t>i * length
+            ops[i].length = length
+        began_s = time.perf_counter()
+        with nogil:
+            for i in range(rounds):
+                status = self.execute(ops, reads)
+                if status < 0:
+                    break
+        seconds = time.perf_counter() - began_s
+        free(ops)
+        free(target)
+        if status < 0:
+            raise OSError(-status, os.strerror(-status))
+        return seconds
 
     def bulk_read(self, uint64_t offset, uint64_t length) -> bytes:
         """READ through staging buffers, as payloads are."""

@@ -160,6 +160,7 @@ class KvcdProcess(ServerProcess):
 
     def refusal(self) -> str:
         """Wait for the end of a process that is to refuse its options; return what it said."""
+        self.may_be_killed = True
         status = self.wait(START_DEADLINE_S)
         assert status > 0, f"ended with {status}:\n{self.log}"
         return self.log
@@ -202,21 +203,24 @@ class Rack:
         return self.launch(["serve", *(word for name, value in given.items() for word in (f"--{name}", str(value)))], port=port)
 
     def close(self) -> None:
-        """Kill what still runs."""
+        """Kill what still runs. AssertionError when a process was gone that no test has killed or made to refuse its options."""
+        crashed = [process for process in self.started if not process.is_running() and not process.may_be_killed]
         for process in reversed(self.started):
             if process.is_running():
                 process.kill()
         shutil.rmtree(self.folder, ignore_errors=True)
+        for process in crashed:
+            raise AssertionError(f"the server on port {process.port} ended with {process.process.returncode}:\n{process.log[-8000:]}")
 
     def __enter__(self) -> Rack:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Close; when a test failed, show the logs."""
-        self.close()
         if kind is not None:
             for process in self.started:
                 print(f"--- {process.port}\n{process.log}")
+        self.close()
 
 
 def node_name(node: KvcdProcess | int) -> str:

@@ -149,6 +149,7 @@ def test_operations_are_counted_when_they_are_posted(fabric: LoopbackFabric) -> 
     fabric.bulk_write(0, bytes(300_000))
     assert fabric.operation_counts() == {
         "rounds": 2,
+        "unwaited": 0,
         "reads": 2,
         "writes": 3,
         "compare_and_swaps": 1,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import json
 import os
@@ -10,7 +11,8 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -30,6 +32,7 @@ PAGE_BYTES = 65_536
 STAGING_BYTES = 16 << 20
 WINDOW_BYTES = 1 << 20
 INCREMENTS = 1000
+UNLUCKY = 80
 EXPIRE_S = 0.05
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -54,32 +57,42 @@ for _ in range(int(sys.argv[2])):
     word += 1
 print(failed)
 """
-BOUND_S = 60.0
+BOUND_S = 30.0
 
 
 @pytest.fixture
 async def device() -> AsyncIterator[VerbsDevice]:
-    """A device that the running loop serves as the server's does; afterwards every buffer is back."""
+    """A device that the running loop serves as the server's does; afterwards every buffer is back.
+
+    Nobody looks at deadlines, which would also find what a lost wake-up left behind.
+    """
     loop = asyncio.get_running_loop()
     made = VerbsDevice(staging_bytes=STAGING_BYTES)
     free = made.free_doorbell_buffers, made.free_staging_buffers
     loop.add_reader(made.fileno(), made.on_readable)
     waiting.set_call_soon(loop.call_soon)
-    timer: asyncio.TimerHandle
-
-    def expire() -> None:
-        nonlocal timer
-        made.expire()
-        timer = loop.call_later(EXPIRE_S, expire)
-
-    expire()
     yield made
-    timer.cancel()
     waiting.set_call_soon(None)
     loop.remove_reader(made.fileno())
     assert made.waiting_count == 0
     assert (made.free_doorbell_buffers, made.free_staging_buffers) == free
     made.close()
+
+
+@contextlib.contextmanager
+def deadlines_kept(device: VerbsDevice) -> Iterator[None]:
+    """Let the loop look at deadlines."""
+    loop = asyncio.get_running_loop()
+    timer: asyncio.TimerHandle
+
+    def expire() -> None:
+        nonlocal timer
+        device.expire()
+        timer = loop.call_later(EXPIRE_S, expire)
+
+    expire()
+    yield
+    timer.cancel()
 
 
 def on_stack(function: Callable[[], Result]) -> Awaitable[Result]:
@@ -158,7 +171,7 @@ async def test_many_stacks_wait_for_several_nodes_while_the_loop_goes_on(device:
         return number
 
     async with Ticker() as ticker:
-        ends = [asyncio.ensure_future(on_stack(lambda number=number: work(number))) for number in range(1, 31)]
+        ends = [asyncio.ensure_future(on_stack(partial(work, number))) for number in range(1, 31)]
         assert device.waiting_count == 30
         await ticker.turns_from_now(20)
         assert device.waiting_count == 30
@@ -180,7 +193,7 @@ async def test_more_stacks_than_buffers(device: VerbsDevice) -> None:
     def work(number: int) -> None:
         assert fabric.read(number * 9, 150_000) == data[number * 9 : number * 9 + 150_000]
 
-    ends = [asyncio.ensure_future(on_stack(lambda number=number: work(number))) for number in range(count)]
+    ends = [asyncio.ensure_future(on_stack(partial(work, number))) for number in range(count)]
     assert device.waiting_count == count
     assert device.free_doorbell_buffers == 0
     fabric.answer()
@@ -189,19 +202,29 @@ async def test_more_stacks_than_buffers(device: VerbsDevice) -> None:
     fabric.close()
 
 
-async def test_more_work_requests_than_the_send_queue_holds(device: VerbsDevice) -> None:
+async def test_buffers_of_one_node_go_to_who_waits_for_another(device: VerbsDevice) -> None:
+    greedy = late_fabric(16 << 20, device=device)
+    ends = [asyncio.ensure_future(on_stack(partial(greedy.read, 0, device.free_doorbell_buffers * PAGE_BYTES)))]
+    assert device.free_doorbell_buffers == 0
+    modest = loopback_fabric(PAGE_BYTES, device=device)
+    ends += [asyncio.ensure_future(on_stack(partial(fabric.read, 0, 8))) for fabric in (modest, greedy)]
+    assert device.waiting_count == 3
+    greedy.answer()
+    assert [len(data) for data in await asyncio.gather(*ends)] == [4 << 20, 8, 8]
+    for fabric in (modest, greedy):
+        fabric.close()
+
+
+@pytest.mark.parametrize("operation", [("FAA", 0, 1), ("WRITE", 8, b"in the request")], ids=["buffered", "inline"])
+async def test_more_work_requests_than_the_send_queue_holds(device: VerbsDevice, operation: tuple[str, int, object]) -> None:
     fabric = late_fabric(PAGE_BYTES, device=device)
-    results: list[object] = []
-
-    def work() -> None:
-        results.extend(fabric.doorbell([("FAA", 0, 1)] * 400))
-
-    ends = [asyncio.ensure_future(on_stack(work)) for _ in range(6)]
+    ends = [asyncio.ensure_future(on_stack(partial(fabric.doorbell, [operation] * 400))) for _ in range(6)]
     assert device.waiting_count == 6
     assert fabric.outstanding_count == 1024
     fabric.answer()
-    await asyncio.gather(*ends)
-    assert sorted(results) == list(range(2400))  # type: ignore[type-var]
+    results = [result for results in await asyncio.gather(*ends) for result in results]
+    assert sorted(result for result in results if isinstance(result, int)) == list(range(2400 if operation[0] == "FAA" else 0))
+    assert len(results) == 2400
     fabric.close()
 
 
@@ -281,11 +304,24 @@ async def test_small_operations_pass_payloads_that_get_no_answer(device: VerbsDe
     fabric.region_queue_pairs[0].connect(fabric.queue_pairs[0])  # the small ones' alone
     transfer = asyncio.ensure_future(on_stack(lambda: fabric.bulk_write(0, bytes(range(256)) * 32768)))
     for _ in range(20):
-        assert await on_stack(lambda: fabric.fetch_and_add(0, 0)) == 0
+        assert await on_stack(partial(fabric.fetch_and_add, 0, 0)) == 0
     assert not transfer.done()
     fabric.region_queue_pairs[1].connect(fabric.queue_pairs[1])
     await transfer
     assert fabric.peek(0, 8 << 20) == bytes(range(256)) * 32768
+    fabric.close()
+
+
+async def test_what_is_done_first_leaves_the_other_awake(device: VerbsDevice) -> None:
+    fabric = late_fabric(PAGE_BYTES, device=device)
+    small = asyncio.ensure_future(on_stack(partial(fabric.read, 0, 8)))
+    payload = asyncio.ensure_future(on_stack(partial(fabric.bulk_read, 0, PAGE_BYTES)))
+    assert device.waiting_count == 2
+    fabric.region_queue_pairs[0].connect(fabric.queue_pairs[0])
+    assert await small == bytes(8)
+    assert device.waiting_count == 1
+    fabric.region_queue_pairs[1].connect(fabric.queue_pairs[1])
+    assert await payload == bytes(PAGE_BYTES)
     fabric.close()
 
 
@@ -295,24 +331,27 @@ async def test_a_silent_node_ends_its_stacks_at_the_deadline_and_no_other(device
     ends: list[float] = []
     reads = 0
 
+    began = time.monotonic()
+
     def unlucky() -> None:
-        began = time.monotonic()
         with pytest.raises(OSError, match="No route to host"):
             silent.doorbell([("READ", 0, 128)] * 30)
         ends.append(time.monotonic() - began)
 
     def lucky() -> None:
         nonlocal reads
-        while len(ends) < 50:
+        while len(ends) < UNLUCKY:
             assert good.read(0, 8) == bytes(8)
             reads += 1
             give_way()
 
-    async with Ticker() as ticker:
-        await asyncio.gather(on_stack(lucky), *(on_stack(unlucky) for _ in range(50)))  # more than its share of the buffers
+    assert device.free_doorbell_buffers < UNLUCKY  # its share is half of them
+    with deadlines_kept(device):
+        async with Ticker() as ticker:
+            await asyncio.gather(*(on_stack(unlucky) for _ in range(UNLUCKY)), on_stack(lucky))
     assert silent.lost_reason == "no answer for 300 ms"
-    assert min(ends) >= 0.3 - 0.1  # the last of them began when the first waited already
-    assert max(ends) < 2
+    assert min(ends) >= 0.3
+    assert max(ends) < 3
     assert not good.is_lost
     assert reads > 20
     print(f"lost after {min(ends):.3f} to {max(ends):.3f} s; longest turn of the loop {ticker.longest_s:.3f} s; {reads} reads of the other")
@@ -323,8 +362,8 @@ async def test_a_silent_node_ends_its_stacks_at_the_deadline_and_no_other(device
 @pytest.mark.parametrize("end", [lambda fabric: fabric.lose("its control connection ended"), LoopbackFabric.close], ids=["lost", "closed"])
 async def test_losing_and_closing_end_the_stacks_that_wait(device: VerbsDevice, end: Callable[[LoopbackFabric], None]) -> None:
     fabric = late_fabric(PAGE_BYTES, device=device)
-    ends = [asyncio.ensure_future(on_stack(lambda: fabric.read(0, 8))) for _ in range(5)]
-    ends.append(asyncio.ensure_future(on_stack(lambda: fabric.bulk_read(0, 8))))
+    ends = [asyncio.ensure_future(on_stack(partial(fabric.read, 0, 8))) for _ in range(5)]
+    ends.append(asyncio.ensure_future(on_stack(partial(fabric.bulk_read, 0, 8))))
     assert device.waiting_count == 6
     end(fabric)
     assert device.waiting_count == 0
@@ -336,6 +375,7 @@ async def test_losing_and_closing_end_the_stacks_that_wait(device: VerbsDevice, 
 
 async def test_a_stack_that_is_ended_gives_its_buffers_back(device: VerbsDevice) -> None:
     fabric = late_fabric(16 << 20, device=device)
+    free = device.free_doorbell_buffers
     stacks: list[greenlet] = []
     ended: list[int | None] = []
 
@@ -350,19 +390,41 @@ async def test_a_stack_that_is_ended_gives_its_buffers_back(device: VerbsDevice)
         waiting.run(work)
     assert device.waiting_count == 3
     assert device.free_doorbell_buffers == 0
-    last = asyncio.ensure_future(on_stack(lambda: fabric.read(0, 8)))
+    last = asyncio.ensure_future(on_stack(partial(fabric.read, 0, 8)))
     for number in (1, 0, 2):  # the first has all buffers, the others stand in line
         stacks[number].throw()
     assert ended == [errno.ECANCELED] * 3
     assert device.waiting_count == 1
     fabric.answer()
     assert await last == bytes(8)
+    assert device.free_doorbell_buffers == free
+    fabric.close()
+
+
+async def test_a_stack_that_is_ended_between_its_call_and_its_turn_gives_its_buffers_back(device: VerbsDevice) -> None:
+    fabric = late_fabric(PAGE_BYTES, device=device)
+    free = device.free_doorbell_buffers
+    stacks: list[greenlet] = []
+
+    def work() -> None:
+        stacks.append(getcurrent())
+        with contextlib.suppress(OSError):
+            fabric.read(0, 8)
+
+    waiting.run(work)
+    assert device.waiting_count == 1
+    fabric.answer()
+    fabric.read(0, 8)  # notices that the other is done too, and calls it
+    assert device.waiting_count == 0
+    assert not stacks[0].dead
+    stacks[0].throw()
+    assert device.free_doorbell_buffers == free
     fabric.close()
 
 
 async def test_a_wait_in_place_lets_no_stack_miss_its_turn(device: VerbsDevice) -> None:
     first, second = late_fabric(PAGE_BYTES, device=device), late_fabric(PAGE_BYTES, device=device)
-    ends = [asyncio.ensure_future(on_stack(lambda fabric=fabric: fabric.fetch_and_add(0, 1))) for fabric in (first, second) * 10]
+    ends = [asyncio.ensure_future(on_stack(partial(fabric.fetch_and_add, 0, 1))) for fabric in (first, second) * 10]
     assert device.waiting_count == 20
     for fabric in (second, first):
         fabric.answer()
@@ -377,7 +439,7 @@ async def test_a_wait_in_place_lets_no_stack_miss_its_turn(device: VerbsDevice) 
 async def test_operations_on_a_stack_that_is_swapped_out_are_left_alone(device: VerbsDevice) -> None:
     fabric = late_fabric(PAGE_BYTES, device=device)
     # compare_and_swap keeps its operation on the C stack, where the next stack's lies too while the first one waits.
-    ends = [asyncio.ensure_future(on_stack(lambda word=word: fabric.compare_and_swap(word * 8, word, 0))) for word in range(1, 101)]
+    ends = [asyncio.ensure_future(on_stack(partial(fabric.compare_and_swap, word * 8, word, 0))) for word in range(1, 101)]
     assert device.waiting_count == 100
     fabric.poke(8, b"".join(struct.pack("<Q", 1000 + word) for word in range(1, 101)))
     fabric.answer()

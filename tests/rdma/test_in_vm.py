@@ -1,7 +1,7 @@
 """The verbs tests, in a Soft-RoCE guest: one boot for all of them, and one test here for each of their modules.
 
 A module takes part when it stands below GUEST_PATHS and has tests marked ``verbs``. Everything that the guest's pytest says
-is in build/rdma-guest.log while it runs. Time allowed: KVCD_GUEST_DEADLINE_S seconds, or six minutes.
+is in build/rdma-guest.log while it runs. Time allowed: KVCD_GUEST_DEADLINE_S seconds, or ten minutes.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import compileall
 import faulthandler
 import importlib.util
 import os
+import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,12 +21,14 @@ from tests.programs import cannot_run
 from tests.rdma.kernel import CannotRunError
 from tests.rdma.reports import IN_GUEST, REPORT_VARIABLE, SUMMARY, GuestReport
 from tests.rdma.softroce import GuestDiedError, run_in_guest
+from tests.storage.in_guest import IN_EVERY_RUN
 
 ROOT = Path(__file__).resolve().parents[2]
 LOG = ROOT / "build" / "rdma-guest.log"
-GUEST_PATHS = ("tests/rdma",)
-MARK = "mark." + "verbs"
-DEADLINE_S = 360.0
+GUEST_PATHS = ("tests/rdma", "tests/storage")
+# What a module says that has tests for the guest: the mark itself, or the parametrisations of tests/storage/pools.py.
+MARKS = ("mark." + "verbs", "every_" + "fabric", "remote_" + "fabrics")
+DEADLINE_S = 600.0  # it takes two to five minutes, by what else the machine does
 LOG_TAIL_LINES = 40
 
 # Python starts slowly under emulation, so pytest brings along what the tests need and nothing else.
@@ -43,7 +46,7 @@ def guest_modules() -> list[str]:
     for place in GUEST_PATHS:
         path = ROOT / place
         found.update(path.rglob("test_*.py") if path.is_dir() else [path])
-    return sorted(str(path.relative_to(ROOT)) for path in found if MARK in path.read_text())
+    return sorted(str(path.relative_to(ROOT)) for path in found if any(mark in path.read_text() for mark in MARKS))
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +105,15 @@ def log_tail() -> str:
     return "\n".join(LOG.read_text(errors="replace").splitlines()[-LOG_TAIL_LINES:])
 
 
-@pytest.mark.parametrize("module", guest_modules())
+def as_parameter(module: str) -> object:
+    """Return the module, marked when all that it has for the guest takes long."""
+    path = Path(module)
+    is_long = path.parent.name == "storage" and path.stem not in IN_EVERY_RUN
+    is_long |= re.search(r"^pytestmark\b.*\bmark\.long\b", (ROOT / path).read_text(), re.MULTILINE) is not None
+    return pytest.param(module, marks=pytest.mark.long) if is_long else module
+
+
+@pytest.mark.parametrize("module", [as_parameter(module) for module in guest_modules()])
 def test_module_passes_in_the_guest(guest_run: GuestRun, module: str) -> None:
     """Every verbs test of the module has run in the guest, and none has failed."""
     report = guest_run.report

@@ -26,7 +26,7 @@ KIB, MIB = 1 << 10, 1 << 20
 # Around a cell's and a page's end, a staging buffer's (four pages), and what one read of a socket brings.
 SIZES = (0, 1, 64, 4 * KIB, 32 * KIB, 65_535, 65_536, 65_537, 98_304, 256 * KIB, 256 * KIB + 1, MIB + 4_321, 8 * MIB)
 LARGE_BYTES = 6 * MIB
-STAGING_SIZE = "16mb"  # 48 buffers: few enough for a test to use up what is not given back
+STAGING_SIZE, STAGING_BUFFERS = "16mb", 48  # few enough for a test to use up what is not given back
 REAL_TRACE = Path(os.environ.get("KVCD_TRACE_DIR", ""), "conversation_trace.jsonl")
 HAS_REAL_TRACE = REAL_TRACE.exists()
 _BLOB = random.Random(5).randbytes(16 * MIB)
@@ -220,34 +220,35 @@ def vanish(server: KvcdProcess, times: int) -> None:
         pages = int(server.info()["pool_pages_used"])
         frame = encode("SET", "unfinished", value(LARGE_BYTES))
         for number in range(times):
+            is_patient = number % 8 == 0
             with server.connect() as wire:
-                wire.send(frame[: len(frame) * (number % 7 + 1) // 9])
-                if number % 2:
+                wire.send(frame[: len(frame) * (number + 1) // (times + 2) if is_patient else 100_000 + number])
+                if is_patient:
                     until(lambda: held_bytes(server)[0] > 0, "a staged value")
                 wire.abort()
             with server.connect(receive_buffer=4096) as wire:
                 wire.send(encode("GET", "large") * 3)
-                if number % 2:
+                if is_patient:
                     assert wire.reader.readline() == b"$%d\r\n" % LARGE_BYTES
                 wire.abort()
         until(lambda: held_bytes(server) == (0, 0), "nothing held for clients that are gone")
         assert other.call("GET", "unfinished") is None
         assert other.call("GET", "large") == value(LARGE_BYTES)
         assert int(server.info()["pool_pages_used"]) <= pages + 2
-        # Each of these wants a staging buffer that the others had.
-        for number in range(4):
+        # Each of these wants staging buffers that the others had.
+        for number in range(3):
             assert other.call("SET", f"after{number}", value(LARGE_BYTES, number)) == b"OK"
             assert other.call("GET", f"after{number}") == value(LARGE_BYTES, number)
         other.call("FLUSHALL")
 
 
 def test_clients_that_vanish_leave_nothing_staged_or_pinned(server: KvcdProcess) -> None:
-    vanish(server, 6)
+    vanish(server, STAGING_BUFFERS + 8)
 
 
 @pytest.mark.long
 def test_hundreds_of_clients_that_vanish_leave_nothing_staged_or_pinned(server: KvcdProcess) -> None:
-    vanish(server, 150)
+    vanish(server, 400)
 
 
 async def replay(server: KvcdProcess, *, mode: str, limit: int, value_size: int) -> ReplayReport:

@@ -60,7 +60,8 @@ class Judge:
     """Finds an order of the calls on a key that explains every answer, or says that there is none.
 
     ``evicts``: a value may vanish at any time. A value with an expiry in ``expiries`` may vanish once the clock, which ``clock_ms``
-    tells for every place in the order, has reached it; a call that began after that must not see it. So each call goes by the time at which it began.
+    tells for every place in the order, has reached it; a call that began after that must not see it. So each call goes by the time at
+    which it began.
     """
 
     evicts: bool = False

@@ -1,7 +1,7 @@
 """Many batches of one front end that wait beside each other: whatever runs between any two operations, every history is linearizable.
 
-Over RDMA a batch waits while others go on. Here its operations wait in a simulated queue pair until a schedule, the same for the same seed, performs them one by
-one, in any order that RDMA allows and torn at any four bytes.
+Over RDMA a batch waits while others go on. Here its operations wait in a simulated queue pair until a schedule, the same for the same
+seed, performs them one by one, in any order that RDMA allows and torn at any four bytes.
 """
 
 from __future__ import annotations
@@ -320,14 +320,14 @@ def test_keys_that_overflow_each_other(seed: int) -> None:
 @pytest.mark.parametrize("seed", range(1, 11))
 @pytest.mark.parametrize("policy", ["allkeys-lru", "allkeys-random", "allkeys-lfu"])
 def test_a_full_pool(policy: str, seed: int) -> None:
-    arena = played(Arena(seed, key_count=8, workers=6, pages=14, policy=policy, calls=(*CALLS, "maintain")))
-    assert sum(store.counters()["evicted"] for store in arena.stores) > 10
+    arena = played(Arena(seed, key_count=8, workers=6, pages=10, policy=policy, calls=(*CALLS, "maintain")), 60)
+    assert sum(store.counters()["evicted"] for store in arena.stores) > 3
 
 
 @pytest.mark.parametrize("seed", range(1, 11))
 def test_expiry(seed: int) -> None:
     arena = played(Arena(seed, key_count=3, expires=True, calls=(*CALLS, "maintain")), 40)
-    assert arena.stores[0].counters()["expired"] > 5
+    assert arena.stores[0].counters()["expired"] > 1
 
 
 @pytest.mark.parametrize("seed", range(1, 11))
