@@ -115,6 +115,7 @@ cdef struct Request:
     uint64_t new_word
     uint64_t reserved_word
     uint64_t stamp            # the key's change counter before its slot was read, for the location cache
+    uint64_t epoch_after      # of the database, when the value was published
     uint64_t read_clock       # the engine's clock when the slot was read with the cell
     bint is_remembered        # slot and word come from the location cache
 

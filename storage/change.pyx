@@ -691,11 +691,35 @@ cdef void publish(Engine engine, Batch batch, Request *request) noexcept nogil:
     op = emit(batch, OP_CAS, engine.pool.slot_offset(request.slot), NULL, 0)
     op.compare = request.reserved_word
     op.swap = request.new_word
+    emit(batch, OP_READ, engine.pool.epoch_offset(request.database), &request.epoch_after, 8)
     request.state = PUBLISH
+
+
+cdef bint withdraw(Engine engine, Request *request) noexcept nogil:
+    """The database was flushed before this was published: take it out again, to insert it anew; False when others were faster.
+
+    What the flush left may have been swept meanwhile, so a key that was there all the time would pass for absent.
+    """
+    engine.note_epoch(request.database, request.epoch_after)
+    if engine.pool.compare_and_swap(
+        engine.pool.slot_offset(request.slot), request.new_word, freed_word(engine.pool.word_format, request.new_word)
+    ) != request.new_word:
+        return False
+    # Somebody who knows as little of the flush may be reading the cell; its pages go to the next.
+    engine.reclaimer.retire(request.new_location, request.new_class, NULL, 0)
+    request.has_new_cell = False
+    if request.raised:
+        request.raised = False
+        engine.lower_overflow(request.home)
+    engine.place(request)
+    return True
 
 
 cdef void after_publish(Engine engine, Batch batch, Request *request) noexcept nogil:
     if batch.round.finished.items[request.cas_op].result != request.reserved_word:
+        engine.restart(batch, request)
+        return
+    if <uint32_t>request.epoch_after != request.epoch and withdraw(engine, request):
         engine.restart(batch, request)
         return
     request.is_published = True
