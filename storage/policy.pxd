@@ -39,6 +39,7 @@ cdef class EvictionPolicy(Room):
     cdef readonly uint32_t sweep_left  # residents that may belong to a flushed database: those before this position
     cdef uint32_t refilled[64]     # residents whose slot was filled again while the turn was taken
     cdef uint32_t refilled_count
+    cdef uint64_t idle_looks       # turns of background work that found nothing known to expire
     cdef uint64_t flushes          # that were noted so far
     cdef Batch evictions
     cdef Turnstile turnstile           # one stack at a time samples, evicts and sweeps

@@ -44,6 +44,8 @@ cdef enum:
     BATCH_REQUESTS = 512    # requests of one run; longer ones are cut
     FLUSH_SWEEP_ENTRIES = 20000  # looked at before a flush is answered, 5 ms
     MAINTAIN_ENTRIES = 1024      # looked at between two looks at the clock
+    IDLE_LOOKS = 10              # turns between two looks for what expired where this front end knows of nothing that will
+    SPARING_BELOW_MS = 100       # a larger budget is somebody's who wants all of it done
     SCAN_SETS_LIMIT = 8192  # index sets that one SCAN call looks at before it answers with what it has
     CURSOR_NODE_SHIFT = 40  # a SCAN cursor: node above, set of its index below
 
@@ -614,16 +616,24 @@ cdef class Store:
         cdef double spent
         cdef Engine engine = node.engine
         cdef EvictionPolicy policy = node.policy
-        cdef bint shrinking, many, passed = policy.resident_count == 0
+        cdef bint shrinking, many, sparing, passed = policy.resident_count == 0
         cdef bint several = engine.pool.refresh_high_water() > 1
         clock_gettime(CLOCK_MONOTONIC, &begin)
         for i in range(engine.database_count):
             total_expires += engine.expires[i]
         engine.reclaimer.collect(True)
         engine.reclaimer.lower_published()
+        # Each of these looks is a round trip, ten times a second and for nothing most of the time: there a little at a time.
+        sparing = engine.pool.fabric.is_remote and budget_ms < SPARING_BELOW_MS
         if several:
-            engine.allocator.harvest_all()
+            if sparing:
+                engine.allocator._harvest(-1)
+            else:
+                engine.allocator.harvest_all()
             engine.look_at_epochs()
+        if sparing and total_expires <= 0:
+            policy.idle_looks += 1
+            passed = passed or policy.idle_looks % IDLE_LOOKS != 0
         while not node.is_lost():
             shrinking = policy.shrink()
             many = False
@@ -631,7 +641,7 @@ cdef class Store:
                 removed = policy.sweep(MAINTAIN_ENTRIES, policy.sweep_left > 0, &examined)
                 # Redis's rule: where more than a tenth of what was looked at had expired, look on for longer.
                 many = removed * 10 > examined
-                passed = policy.sweep_cursor == 0 or examined == 0
+                passed = policy.sweep_cursor == 0 or examined == 0 or (sparing and total_expires <= 0)
             elif not shrinking:
                 return False
             clock_gettime(CLOCK_MONOTONIC, &moment)
