@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Generator
+from typing import Any
 
 from kvcd.channel_link import EVERYBODY, SUPERVISOR, Frame, Kind, Link, encode
 from kvcd.exchange import ANSWER_DEADLINE_S, Answer, Exchange, Handler, Message
@@ -62,20 +62,20 @@ class Channel(Exchange):
 
     def ask_all(
         self, topic: str, payload: object = None, *, data: bytes = b"", deadline_s: float = ANSWER_DEADLINE_S
-    ) -> asyncio.Future[list[Answer]]:
+    ) -> Awaitable[list[Answer]]:
         """Ask every other worker; the answers of those that answered, by place. Raises as ``broadcast`` does."""
         if self.is_alone:
-            return _nothing()
+            return _NoAnswers()
         number = self._question(None, deadline_s)
         self._send(Kind.ASK, EVERYBODY, number=number, topic=topic, payload=payload, data=data)
         return self._future(number)
 
     def ask(
         self, place: int, topic: str, payload: object = None, *, data: bytes = b"", deadline_s: float = ANSWER_DEADLINE_S
-    ) -> asyncio.Future[list[Answer]]:
+    ) -> Awaitable[list[Answer]]:
         """Ask one worker or the supervisor: one answer, or none. Raises as ``broadcast`` does."""
         if self.is_alone:
-            return _nothing()
+            return _NoAnswers()
         number = self._question([place], deadline_s)
         self._send(Kind.ASK, place, number=number, topic=topic, payload=payload, data=data)
         return self._future(number)
@@ -107,7 +107,10 @@ class Channel(Exchange):
             on_lost(reason)
 
 
-def _nothing() -> asyncio.Future[list[Answer]]:
-    future: asyncio.Future[list[Answer]] = asyncio.get_running_loop().create_future()
-    future.set_result([])
-    return future
+class _NoAnswers:
+    """What is awaited of a question to nobody."""
+
+    def __await__(self) -> Generator[Any, None, list[Answer]]:
+        """Return at once."""
+        yield from ()
+        return []

@@ -60,12 +60,16 @@ class ServerState(Protocol):
 
     config: Config
     statistics: Statistics
-    clients: dict[int, ClientState]
     service: Service  # what this worker and others make together
     databases: int
     port: int
     executable: str
     config_file: str  # empty without one
+
+    @property
+    def clients(self) -> dict[int, ClientState]:
+        """The clients of this process by id."""
+        ...
 
     @property
     def store(self) -> StoreInterface:

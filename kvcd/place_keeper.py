@@ -109,7 +109,7 @@ class PlaceKeeper:
             self._process.send_signal(signal.SIGTERM)
 
     async def wait_stopped(self, deadline_s: float, close_deadline_s: float) -> None:
-        """Wait until it has ended; what is not at closing its pool after the first deadline is killed, and whatever is left after the second."""
+        """Wait until it has ended; after the first deadline it is killed unless its pool is all that is open, after the second anyway."""
         if await self._ends_within(deadline_s):
             return
         if not self.is_closing or not await self._ends_within(close_deadline_s):

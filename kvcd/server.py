@@ -18,8 +18,9 @@ import uvloop
 from kvcd import logs
 from kvcd.channel import Message
 from kvcd.commands import ANSWERS
+from kvcd.commands.registry import Answering
 from kvcd.config import Config, available_memory_bytes
-from kvcd.context import ClientState
+from kvcd.context import ClientState, ServerState
 from kvcd.daemon import tell_supervisor
 from kvcd.directive import ConfigError
 from kvcd.fastlane import FastLane
@@ -264,11 +265,7 @@ def _share(config: Config, name: str) -> float:
     return config.number(name) / 100
 
 
-def _share(config: Config, name: str) -> float:
-    return config.number(name) / 100
-
-
-def _answer(server: Server, answering: Callable[[Server, object], object], message: Message) -> object:
+def _answer(server: ServerState, answering: Answering, message: Message) -> object:
     return answering(server, message.payload)
 
 

@@ -180,7 +180,7 @@ async def _kill_everywhere(client: ClientState, server: ServerState, filters: Fi
         else:
             other.kill()
     elsewhere = await server.service.channel.ask_all(_KILL, [[name, portable(text)] for name, text in filters])
-    return len(chosen) + sum(answer.payload for answer in elsewhere)
+    return len(chosen) + sum(int(answer.payload) for answer in elsewhere)
 
 
 def _passes(client: ClientState, filters: Filters) -> bool:
