@@ -135,6 +135,11 @@ class Link(asyncio.Protocol):
         """Whether frames can be sent."""
         return self._transport is not None and not self._transport.is_closing()
 
+    @property
+    def is_lost(self) -> bool:
+        """Whether nothing more can come."""
+        return self._ended.done()
+
     def send(self, encoded: bytes) -> bool:
         """Send a frame, or queue it while the other end does not read; False when too much is queued already, or nobody is there."""
         transport = self._transport
@@ -149,8 +154,8 @@ class Link(asyncio.Protocol):
         """Send what is queued, then end; what the other end has not taken within ``FINISH_DEADLINE_S`` is dropped."""
         if self._transport is not None:
             self._transport.close()
-            await asyncio.wait([self._ended], timeout=FINISH_DEADLINE_S)
-            self._transport.abort()
+            await self.wait_until_lost(FINISH_DEADLINE_S)
+            self.abort()
 
     async def wait_until_lost(self, deadline_s: float) -> None:
         """Wait until the other end is gone and everything that it sent was handed on."""
@@ -158,7 +163,7 @@ class Link(asyncio.Protocol):
 
     def abort(self) -> None:
         """End now."""
-        if self._transport is not None:
+        if self._transport is not None and not self.is_lost:
             self._transport.abort()
 
     # ---------------------------------------------------------------- asyncio protocol

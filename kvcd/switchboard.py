@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from kvcd import logs
-from kvcd.channel_link import EVERYBODY, SUPERVISOR, Frame, FrameError, Kind, Link, encode
+from kvcd.channel_link import EVERYBODY, FINISH_DEADLINE_S, SUPERVISOR, Frame, FrameError, Kind, Link, encode
 from kvcd.exchange import ANSWER_DEADLINE_S, Answer, Exchange
 
 # Workers say something every second. Who did not for so long is asked like all, but not waited for: each question would
@@ -35,6 +35,7 @@ class Switchboard(Exchange):
         self._queue_limit_bytes = queue_limit_bytes
         self._on_overrun = on_overrun
         self._seats: dict[int, _Seat] = {}
+        self._ending: list[Link] = []
 
     async def seat(self, place: int, sock: socket.socket) -> Link:
         """Speak through ``sock`` with the worker that is started at ``place``."""
@@ -49,9 +50,18 @@ class Switchboard(Exchange):
         if seat is None:
             return
         seat.link.abort()
+        self._ending = [link for link in self._ending if not link.is_lost] + [seat.link]
         self._gone(place)
         for other in list(self._seats):
             self._post(other, encode(Kind.GONE, sender=place, receiver=other))
+
+    async def close(self) -> None:
+        """End all links."""
+        await super().close()
+        for place in list(self._seats):
+            self.unseat(place)
+        for link in self._ending:
+            await link.wait_until_lost(FINISH_DEADLINE_S)
 
     def ready(self, place: int) -> None:
         """From now on the worker at ``place`` is waited for when everybody is asked."""
