@@ -9,6 +9,7 @@ import orjson
 
 from kvcd import logs
 from kvcd.config import Config
+from kvcd.directive import ConfigError
 from kvcd.listeners import bound_sockets
 from kvcd.metrics import exposition
 from kvcd.service_view import ServiceView, StartingView
@@ -75,8 +76,15 @@ class AdminServer:
         self._view = view
 
     async def open(self) -> None:
-        """Listen. Raises ConfigError, as for `bind`."""
-        port = self._config.number("admin-port")
+        """Listen. Raises ConfigError, as for `bind`; a port that is only an image's default, and taken, is done without."""
+        try:
+            await self._listen(self._config.number("admin-port"))
+        except ConfigError as error:
+            if self._config.is_explicit("admin-port"):
+                raise
+            _log.warning("admin port not opened", reason=str(error))
+
+    async def _listen(self, port: int) -> None:
         if not port:
             return
         for host in self._config.strings("admin-bind") or ("127.0.0.1",):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import enum
 import errno
 import os
 import resource
@@ -17,18 +18,23 @@ from kvcd.directive import ConfigError
 OWN_DESCRIPTORS = 64  # kept back from clients: listeners, the pool, the log, and connections that are being refused
 
 
-def service_sockets(config: Config, *, shared: bool = False) -> list[socket.socket]:
-    """Return a bound socket for each address of `bind`; ``shared`` ones let other sockets that say so, too, listen there as well.
+class Use(enum.Enum):
+    """What a bound socket is for."""
 
-    Raises ConfigError, and then leaves none open.
-    """
+    ALONE = "alone"  # to listen, and nobody else does there
+    SHARED = "shared"  # to listen beside others of the same service
+    HELD = "held"  # never to listen: it keeps the address for those that do
+
+
+def service_sockets(config: Config, use: Use = Use.ALONE) -> list[socket.socket]:
+    """Return a bound socket for each address of `bind`. Raises ConfigError, and then leaves none open."""
     port, keepalive_s = config.number("port"), config.number("tcp-keepalive")
     if not port:
         return []
     with contextlib.ExitStack() as opened:
         sockets = []
         for host in config.strings("bind") or ("*",):
-            for sock in bound_sockets(host, port, shared=shared):
+            for sock in bound_sockets(host, port, use):
                 sockets.append(opened.enter_context(sock))
                 if keepalive_s:
                     _keep_alive(sock, keepalive_s)
@@ -46,10 +52,10 @@ def held_sockets(config: Config) -> list[socket.socket]:
     """
     for sock in service_sockets(config):
         sock.close()
-    return service_sockets(config, shared=True)
+    return service_sockets(config, Use.HELD)
 
 
-def bound_sockets(host: str, port: int, *, shared: bool = False, name: str = "bind") -> list[socket.socket]:
+def bound_sockets(host: str, port: int, use: Use = Use.ALONE, *, name: str = "bind") -> list[socket.socket]:
     """Bound sockets for one entry of `bind`; none when it begins with a dash and the machine lacks the address."""
     optional = host.startswith("-")
     address_name = host.removeprefix("-")
@@ -68,13 +74,14 @@ def bound_sockets(host: str, port: int, *, shared: bool = False, name: str = "bi
             if optional:
                 continue
             raise
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if shared:
+        if use is not Use.ALONE:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if use is not Use.HELD:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         try:
-            sock.bind(address)
+            _bind(sock, address, use)
         except OSError as error:
             sock.close()
             if optional and error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
@@ -87,6 +94,18 @@ def bound_sockets(host: str, port: int, *, shared: bool = False, name: str = "bi
         sock.setblocking(False)
         sockets.append(sock)
     return sockets
+
+
+def _bind(sock: socket.socket, address: tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes], use: Use) -> None:
+    try:
+        sock.bind(address)
+    except OSError as error:
+        if use is not Use.HELD or error.errno != errno.EADDRINUSE:
+            raise
+        # Connections of an earlier service are still ending. Beside them only an address that can be reused is to be had, which others
+        # may take while no worker listens; otherwise they may not.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(address)
 
 
 def _keep_alive(sock: socket.socket, idle_s: int) -> None:

@@ -24,7 +24,7 @@ from kvcd.context import ClientState, ServerState
 from kvcd.daemon import tell_supervisor
 from kvcd.directive import ConfigError
 from kvcd.fastlane import FastLane
-from kvcd.listeners import possible_clients, raise_descriptor_limit, remove_unix_socket, serve_unix, service_sockets, unix_listener
+from kvcd.listeners import Use, possible_clients, raise_descriptor_limit, remove_unix_socket, serve_unix, service_sockets, unix_listener
 from kvcd.output_limits import OutputWatch
 from kvcd.service import Service
 from kvcd.session import Hub, Session
@@ -178,7 +178,7 @@ class Server:
         """Open every socket that the configuration names."""
         loop, placement = asyncio.get_running_loop(), self.service.placement
         backlog = self.config.number("tcp-backlog")
-        for sock in service_sockets(self.config, shared=placement.workers > 1):
+        for sock in service_sockets(self.config, Use.SHARED if placement.workers > 1 else Use.ALONE):
             self._listeners.append(await loop.create_server(lambda: Session(self._hub), sock=sock, backlog=backlog))
         unix = socket.socket(fileno=placement.unix_descriptor) if placement.unix_descriptor >= 0 else unix_listener(self.config)
         if unix is not None:

@@ -79,7 +79,7 @@ def how_it_ended(status: int) -> dict[str, object]:
     try:
         return {"signal": signal.Signals(-status).name}
     except ValueError:
-        return {"signal": -status}
+        return {"signal": str(-status)}
 
 
 def _path_option() -> list[str]:

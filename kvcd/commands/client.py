@@ -175,11 +175,11 @@ async def _kill_everywhere(client: ClientState, server: ServerState, filters: Fi
     """Close the clients that pass all filters, the asking one after its reply; returns how many there were."""
     chosen = [other for other in server.clients.values() if _passes(other, filters) and not (skip_me and other is client)]
     for other in chosen:
-        if other is client:
-            client.close_after_reply = True
-        else:
+        if other is not client:
             other.kill()
     elsewhere = await server.service.channel.ask_all(_KILL, [[name, portable(text)] for name, text in filters])
+    if client in chosen:
+        client.close_after_reply = True  # only now: while a command waits, what is queued is sent, and the connection would close then
     return len(chosen) + sum(int(answer.payload) for answer in elsewhere)
 
 
