@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from kvcd.context import ServerState
 from kvcd.service import pool_facts
 from kvcd.totals import Tally
+
+if TYPE_CHECKING:
+    from kvcd.context import ServerState
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,8 @@ from kvcd.machine import usable_cores
 
 
 @pytest.mark.parametrize(
-    ("text", "value"), [("1", 1), ("256", 256), ("auto", "auto"), ("AUTO", "auto"), ("0", None), ("257", None), ("some", None), ("1.5", None)]
+    ("text", "value"),
+    [("1", 1), ("256", 256), ("auto", "auto"), ("AUTO", "auto"), ("0", None), ("257", None), ("some", None), ("1.5", None)],
 )
 def test_workers_is_a_number_or_auto(text: str, value: object) -> None:
     """And auto is the cores that this process may use."""
