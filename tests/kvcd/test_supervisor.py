@@ -137,6 +137,26 @@ def test_all_workers_die_and_the_keys_stay(servers: Servers) -> None:
         until_logged(server, "another takes its place", '"signal":"SIGKILL"', '"worker":1')
 
 
+def test_a_file_pool_outlives_the_service(servers: Servers, tmp_path: Path) -> None:
+    """Stopped in order or killed altogether; another number of workers takes it up again, and another service shares it meanwhile."""
+    flags: dict[str, Any] = {"pool": f"file:{tmp_path / 'kvcd.pool'}"}
+    with start(servers, **flags).process as service, servers.kvcd(**flags) as beside:
+        assert service.call("SET", "a", "1") == b"OK"
+        assert beside.call("GET", "a") == b"1"
+        assert beside.call("SET", "b", bytes(MIB)) == b"OK"
+    service = start(servers, workers=3, **flags).process
+    service.may_be_killed = True  # type: ignore[attr-defined]
+    assert service.call("MGET", "a", "b") == [b"1", bytes(MIB)]
+    pids = worker_pids(service)
+    assert len(pids) == 3
+    for pid in (service.pid, *pids):
+        os.kill(pid, signal.SIGKILL)
+    until_gone(pids)
+    service.wait()
+    with servers.kvcd(**flags) as server:
+        assert server.call("MGET", "a", "b") == [b"1", bytes(MIB)]
+
+
 def test_the_supervisor_dies_and_leaves_nothing(servers: Servers) -> None:
     """Its workers stop in order by themselves; port and admin port are free."""
     service = start(servers)
