@@ -20,7 +20,7 @@ cimport cython
 from libc.errno cimport EFAULT, EHOSTUNREACH, EINTR
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stdlib cimport abort, calloc, free, malloc, realloc
-from libc.string cimport memcpy, memmove
+from libc.string cimport memcmp, memcpy, memmove
 
 from storage.fabric.base cimport OP_CAS, OP_FENCE, OP_READ, OP_STAGED, OP_WRITE, STAGING_BYTES, Fabric, FabricOp
 from storage.fabric.waiting cimport may_wait, suspend
@@ -358,19 +358,30 @@ cdef class SimulatedFabric(Fabric):
                 ))
         return found
 
-    def perform(self, int64_t identity) -> None:
-        """Perform one of the ``choices``."""
+    def perform(self, int64_t identity) -> bool:
+        """Perform one of the ``choices``; whether the pool is another one since."""
         cdef Task *task
+        cdef FabricOp *op
         cdef int number, i
+        cdef bint changes
         for number in range(2):
             for i in range(self.queues[number].count):
                 task = &self.queues[number].items[i]
                 if task.posted.ticket * TASKS_OF_DOORBELL + task.number == identity:
                     if not self.may_come_next(&self.queues[number], i):
                         raise ValueError(f"operation {identity} must wait for others")
-                    self.perform_piece(task.op, task.done_bytes, task.end_bytes)
+                    op = task.op
+                    if op.opcode == OP_WRITE:
+                        changes = memcmp(
+                            self.memory + op.offset + task.done_bytes, <char *>op.local + task.done_bytes, task.end_bytes - task.done_bytes
+                        ) != 0
+                    self.perform_piece(op, task.done_bytes, task.end_bytes)
+                    if op.opcode >= OP_CAS:
+                        changes = (<uint64_t *>(self.memory + op.offset))[0] != op.result
+                    elif op.opcode == OP_READ:
+                        changes = False
                     self.is_done(&self.queues[number], i)
-                    return
+                    return changes
         raise KeyError(f"no operation {identity} is queued")
 
     cdef void is_over(self, Posted *posted) noexcept nogil:
