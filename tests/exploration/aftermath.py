@@ -15,6 +15,7 @@ from tests.storage.pools import filler, finish
 FREE, RESERVED, LIVE = 0, 1, 2
 SLOTS_PER_SET = 7
 SET_BYTES = 128
+ADOPTION_TURNS = 40
 FRESH = 5_000  # numbers of the writes that look for memory handed out twice
 
 
@@ -28,7 +29,16 @@ class Outcome:
 
 
 def judge(world: World) -> Outcome:
-    """Look at a run that has ended: AssertionError when anything is wrong with it."""
+    """Look at a run that has ended: AssertionError when anything is wrong with it. Who lives adopts what the dead have left."""
+    return _judge(world, everybody_goes=False)
+
+
+def judge_recovered(world: World) -> Outcome:
+    """The same when all others go too, and one who comes alone recovers the pool."""
+    return _judge(world, everybody_goes=True)
+
+
+def _judge(world: World, *, everybody_goes: bool) -> Outcome:
     if world.errors:
         raise world.errors[0]
     dead = world.bury()
@@ -37,12 +47,31 @@ def judge(world: World) -> Outcome:
     world.settle()
     answers = tuple(call.answer for call in world.history)
     living = [client for client in world.clients if client not in dead]
-    observers = [Client(9, recovered_store(world), world.first_fabric)] if dead else living
+    if everybody_goes:
+        world.end_stacks(living)
+        living = []
+    elif dead:
+        adopt(living)
+    observers = living or [Client(9, recovered_store(world), world.first_fabric)]
     values = judge_history(world, observers)
-    if not dead:
-        judge_index(world)
+    judge_index(world)
     judge_memory(world, observers)
     return Outcome(answers, values, tuple(client.number for client in dead))
+
+
+def adopt(living: list[Client]) -> None:
+    """Let those who live find out who died, and take back what they held."""
+    for client in living:
+        adoption = client.store.cluster.nodes[0].adoption
+        assert adoption is not None
+        adoption.look_for_dead()
+    for _ in range(ADOPTION_TURNS):
+        for client in living:
+            client.store.maintain(1000.0)
+    for client in living:
+        adoption = client.store.cluster.nodes[0].adoption
+        assert adoption is not None
+        assert adoption.is_idle, "the adoption never ends"
 
 
 def recovered_store(world: World) -> Store:
@@ -123,13 +152,15 @@ def judge_emptied(world: World, observers: list[Client]) -> None:
     assert peek(layout["globals"], 8) == bytes(8), "pages are still in use"
     page_words = peek(layout["page_words"], layout["page_count"] * 8)
     assert {page_words[number * 8] & 7 for number in range(layout["page_count"])} == {0}, "pages belong to somebody"
-    row_bytes = 64 * 8
     for client in world.clients:
+        # Of a dead one nobody looks at the names any more.
+        used = peek(layout["front_ends"] + client.number * 64 + 8, 8) != bytes(8)
+        row_bytes = 0 if client.is_dead and not used else 64 * 8
         assert peek(layout["hazards"] + client.number * 4096 * 8, row_bytes) == bytes(row_bytes), "a hazard stays"
     assert {word & 3 for word, _ in slots_of(world)} == {FREE}, "a slot is not free"
     sets = peek(layout["sets"], layout["set_count"] * SET_BYTES)
     for number in range(layout["set_count"]):
         assert int.from_bytes(sets[number * SET_BYTES : number * SET_BYTES + 4], "little") == 0, "an overflow word counts what is gone"
-    if not any(client.is_dead for client in world.clients):
+    if not any(client.is_dead for client in world.clients) or len(observers) == len(world.clients) - 1:
         counters = struct.unpack("<1024I", peek(layout["counters"], 4096))
         assert counters[::2] == counters[1::2], "a change never ended"

@@ -130,6 +130,7 @@ class Explorer:
             error.add_note(f"scenario {self.scenario.name}, kills {self.kills}, order:\n{self.told()}")
             raise
         finally:
+            self.report.operations += len(self.events)
             world.close()
 
     def told(self) -> str:

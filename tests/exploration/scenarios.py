@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from tests.storage.pools import PAGE_BYTES
+from storage.fabric.sim import SimulatedFabric
+from tests.storage.pools import PAGE_BYTES, finish, make_store
 
 SMALL = 24  # bytes of a value that lies in its key's cell of 64
 TWO_PAGES = 2 * PAGE_BYTES
@@ -53,8 +54,31 @@ COLLECT = step("collect")
 WARM = ((0, step("write", b"w0")), (1, step("write", b"w1")))
 THERE = (*WARM, (0, step("write", K)))
 THERE_AND_KNOWN = (*THERE, (1, step("read", K)), (1, step("read", K)))
-HOME = tuple(b"h%d" % number for number in range(6))
-FULL_HOME = tuple((0, step("write", key)) for key in HOME)
+
+
+def keys_by_home(sets: int, count: int) -> list[list[bytes]]:
+    """Return for each home set ``count`` keys that live there."""
+    store = make_store("sim", index_entries=7 * sets)
+    fabric = store.pool.fabric
+    assert isinstance(fabric, SimulatedFabric)
+    first_set = store.pool.layout()["sets"]
+    found: list[list[bytes]] = [[] for _ in range(sets)]
+    number = 0
+    while min(map(len, found)) < count:
+        key = b"h%d" % number
+        number += 1
+        finish(store.write(0, key, b""))
+        for home in range(sets):
+            words = fabric.peek(first_set + home * 128 + 16, 112)
+            if any(words[place] & 3 == 2 for place in range(0, 112, 16)):
+                found[home].append(key)
+        finish(store.delete(0, [key]))
+    return [keys[:count] for keys in found]
+
+
+HERE, THITHER = keys_by_home(2, 10)
+X, Y = HERE[7:9]
+FULL_HOME = (*((0, step("write", key)) for key in HERE[:6]), (0, step("write", THITHER[0])), (1, step("write", HERE[6])))
 
 SCENARIOS: dict[str, Scenario] = {}
 
@@ -107,18 +131,16 @@ scenario("match-known-del", "the same for blocks whose places are remembered",
          (*WARM, *((0, step("write", key)) for key in KNOWN), (1, step("exists", *KNOWN)), (1, step("exists", *KNOWN))),
          (step("delete", b"b"), step("write", b"b")), (step("exists", *KNOWN), step("exists", *KNOWN)))  # fmt: skip
 scenario("evict-get", "what is evicted for pages is not read any more",
-         (*WARM, (0, step("write", K, length=TWO_PAGES)), (0, step("write", b"big", length=TWO_PAGES))),
+         (*WARM, (0, step("write", K, length=TWO_PAGES)), (0, step("write", b"big", length=3 * PAGE_BYTES))),
          (step("write", b"new", length=TWO_PAGES),), (step("read", K),), policy="allkeys-random", pages=8, is_small=False)  # fmt: skip
 scenario("evict-overwrite", "an evictor takes exactly what it looked at",
-         (*WARM, (0, step("write", K, length=TWO_PAGES)), (0, step("write", b"big", length=TWO_PAGES))),
+         (*WARM, (0, step("write", K, length=TWO_PAGES)), (0, step("write", b"big", length=3 * PAGE_BYTES))),
          (step("write", b"new", length=TWO_PAGES),), (step("write", K),), policy="allkeys-random", pages=8, is_small=False)  # fmt: skip
-scenario("full-index", "both make room in one full set", (*WARM, *FULL_HOME[:5]), (step("write", b"x"),), (step("write", b"y"),),
-         policy="allkeys-random", is_small=False)  # fmt: skip
-scenario("overflow", "two that put a key away from a full home at once",
-         (*WARM, *FULL_HOME), (step("write", b"x"),), (step("write", b"y"),), index_entries=14)  # fmt: skip
-scenario("overflow-del", "an overflow word is raised and lowered at once, and a reader follows it",
-         (*WARM, *FULL_HOME, (0, step("write", b"x"))), (step("delete", b"x"),), (step("write", b"y"), step("read", b"x")),
-         index_entries=14)  # fmt: skip
-scenario("overflow-home", "a key inserted away from home and at home at once", (*WARM, *FULL_HOME),
-         (step("delete", b"h0"), step("write", K)), (step("write_nx", K),), index_entries=14, is_small=False)  # fmt: skip
+scenario("full-index", "both make room in one full set", (*WARM, *((0, step("write", b"f%d" % number)) for number in range(5))),
+         (step("write", b"x"),), (step("write", b"y"),), policy="allkeys-random", is_small=False)  # fmt: skip
+scenario("overflow", "two that put a key away from a full home at once", FULL_HOME, (step("write", X),), (step("write", Y),), index_entries=14)
+scenario("overflow-del", "an overflow word is raised and lowered at once, and a reader follows it", (*FULL_HOME, (0, step("write", X))),
+         (step("delete", X),), (step("write", Y), step("read", X)), index_entries=14)  # fmt: skip
+scenario("overflow-home", "one key inserted away from home and at home at once", FULL_HOME,
+         (step("delete", HERE[0]), step("write", X)), (step("write_nx", X),), index_entries=14, is_small=False)  # fmt: skip
 scenario("claim", "both claim their first pages", (), (step("write", b"x"),), (step("write", b"y", length=TWO_PAGES),), is_small=False)

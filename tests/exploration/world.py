@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import IntEnum
+from functools import lru_cache
 from typing import NamedTuple
 
 from greenlet import getcurrent, greenlet
@@ -17,7 +18,7 @@ from storage.pool import Pool
 from storage.store import Store
 from tests.exploration.scenarios import Scenario, Step
 from tests.storage.histories import ABSENT, Call
-from tests.storage.pools import NOW_MS, filler, finish, make_pool
+from tests.storage.pools import NOW_MS, PAGE_BYTES, filler, finish, make_pool
 
 CLIENT_SHIFT = 56  # a choice's key: front end above, the fabric's identity below
 DOORBELL_SHIFT = 16  # of an identity: the doorbell above, the operation below
@@ -71,11 +72,35 @@ class Client:
     tokens: dict[bytes, tuple[int, int]] = field(default_factory=dict)
 
 
-def small_store(pool: Pool, policy: str) -> Store:
-    """Return a store whose books are quickly made."""
+class Registry:
+    """Who is dead: what the locks of front ends prove elsewhere."""
+
+    def __init__(self) -> None:
+        self.dead: set[int] = set()
+
+    def prove_dead(self, number: int, incarnation: int) -> bool:
+        """Whether the front end with this number is gone."""
+        del incarnation  # nobody takes a number while a run lasts
+        return number in self.dead
+
+    def release(self, number: int) -> None:
+        """Nobody waits for the number."""
+
+
+def small_store(pool: Pool, policy: str, registry: Registry | None = None) -> Store:
+    """Return a store whose books are quickly made; with a ``registry`` it adopts what others leave."""
     store = Store(Cluster([Node("", Engine(pool, location_entries=16), policy)]), policy)
+    if registry is not None:
+        store.share(registry, alone=True)
     store.set_clock(NOW_MS)
     return store
+
+
+@lru_cache
+def pool_bytes(index_entries: int, pages: int) -> int:
+    """Return the size of a pool with exactly so many pages."""
+    before_pages = make_pool("sim", pages=200, index_entries=index_entries).layout()["page_words"]
+    return before_pages + pages * (PAGE_BYTES + 8) + PAGE_BYTES
 
 
 class World:
@@ -88,17 +113,17 @@ class World:
         self.place = 0
         self.sizes: dict[int, int] = {}
         self.errors: list[AssertionError] = []
-        pool = make_pool(
-            "sim", pages=scenario.pages, index_entries=scenario.index_entries, binding_bits=scenario.binding_bits,
+        self.registry = Registry()
+        self.first_fabric = SimulatedFabric(pool_bytes(scenario.index_entries, scenario.pages))
+        pool = Pool.format(
+            self.first_fabric, index_entries=scenario.index_entries, secret=bytes(16), binding_bits=scenario.binding_bits,
             version_bits=scenario.version_bits,
         )  # fmt: skip
-        assert isinstance(pool.fabric, SimulatedFabric)
-        self.first_fabric = pool.fabric
         self.layout = pool.layout()
         self.clients = []
         for number in range(len(scenario.scripts)):
-            fabric = pool.fabric.share(number + 2)
-            self.clients.append(Client(number, small_store(Pool.attach(fabric, number), scenario.policy), fabric))
+            fabric = self.first_fabric.share(number + 2)
+            self.clients.append(Client(number, small_store(Pool.attach(fabric, number), scenario.policy, self.registry), fabric))
         for client in self.clients:
             client.store.pool.refresh_epochs()
         for number, (client_number, step) in enumerate(scenario.setup):
@@ -131,7 +156,7 @@ class World:
                 if client.is_dead:
                     return
             client.is_over = True
-        except ConnectionError:
+        except OSError:  # the fabric of a dead one is lost
             if not client.is_dead:
                 raise
         except AssertionError as error:
@@ -274,6 +299,7 @@ class World:
         """Let the stacks of these clients unwind without touching the pool."""
         for client in clients:
             client.is_dead = True
+            self.registry.dead.add(client.number)
             client.fabric.lose()
             while client.stack is not None:
                 stack, client.stack = client.stack, None
