@@ -53,7 +53,7 @@ class Channel(Exchange):
         return self._link is not None
 
     def broadcast(self, topic: str, payload: object = None, data: bytes = b"") -> None:
-        """Send to every other worker. Raises ConnectionError when too much waits to be sent, and FrameError for too large a message."""
+        """Send to every other worker. Raises ConnectionError when too much waits to be sent, or for too large a message."""
         self._send(Kind.TELL, EVERYBODY, topic=topic, payload=payload, data=data)
 
     def tell(self, place: int, topic: str, payload: object = None, data: bytes = b"") -> None:

@@ -54,8 +54,8 @@ class Frame:
         return topic, payload, self.encoded[end:]
 
 
-class FrameError(ValueError):
-    """A message that is too large, or bytes that are no frame."""
+class FrameError(ConnectionError):
+    """A message that is too large for the channel, or bytes that are no frame."""
 
 
 def encode(kind: Kind, *, sender: int, receiver: int, number: int = 0, topic: str = "", payload: object = None, data: bytes = b"") -> bytes:

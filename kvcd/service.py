@@ -104,7 +104,10 @@ class Service:
         own = tally_of(server, self._epoch)
         if self.channel.is_alone:
             return own
-        answers = await self.channel.ask(SUPERVISOR, TOTALS, own.plain(), deadline_s=SUPERVISOR_DEADLINE_S)
+        try:
+            answers = await self.channel.ask(SUPERVISOR, TOTALS, own.plain(), deadline_s=SUPERVISOR_DEADLINE_S)
+        except ConnectionError:
+            return own  # the supervisor is gone, and this worker ends
         return Tally.from_plain(answers[0].payload) if answers else own
 
     def report(self, server: ServerState) -> None:

@@ -72,9 +72,12 @@ class Supervisor:
                 admin.show(self)
             self._listen_to_workers()
             keeping = [loop.create_task(keeper.keep()) for keeper in self._keepers]
+            asked = loop.create_task(self._stop.wait())
             try:
-                await self._stop.wait()
+                # A keeper ends before it is told to only by a fault of ours, which the gathering below raises.
+                await asyncio.wait([asked, *keeping], return_when=asyncio.FIRST_COMPLETED)
             finally:
+                asked.cancel()
                 await self._stop_workers()
                 await asyncio.gather(*keeping)
                 await self._switchboard.close()

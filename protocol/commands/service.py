@@ -174,5 +174,7 @@ ROWS = (
         "Stops the server, with all its workers.",
         "[NOSAVE | SAVE] [NOW] [FORCE] [ABORT]",
         "O(1)",
+        status="partial",
+        note="SAVE and NOSAVE mean the same: there are no snapshots",
     ),
 )
