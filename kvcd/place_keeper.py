@@ -15,6 +15,7 @@ from kvcd.worker_process import WorkerProcess, how_it_ended
 
 LEAST_BETWEEN_STARTS_S = 0.1
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 10.0  # after a worker that never served; doubling from the one to the other
+LONGEST_PAUSE_AFTER_KILL_S = 1.0  # where somebody killed it: it might have served
 LAST_FRAMES_DEADLINE_S = 1.0  # for reading what a worker sent before it ended
 
 _log = logs.get_logger("supervisor")
@@ -44,6 +45,7 @@ class PlaceKeeper:
         self._starter = starter
         self._on_end = on_end
         self._process: WorkerProcess | None = None
+        self._was_killed = False
         self._has_stopped = asyncio.Event()
         self._stopping = asyncio.Event()
 
@@ -60,7 +62,7 @@ class PlaceKeeper:
                     pause_s = FIRST_PAUSE_S
                     await self._pause(began_s + LEAST_BETWEEN_STARTS_S - time.monotonic())
                 else:
-                    await self._pause(pause_s)
+                    await self._pause(min(pause_s, LONGEST_PAUSE_AFTER_KILL_S) if self._was_killed else pause_s)
                     pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
                 self.restarts += 1
         finally:
@@ -68,7 +70,7 @@ class PlaceKeeper:
 
     async def _run_one(self) -> bool:
         """Start a worker and see it to its end; whether it ever served."""
-        self.is_ready = self.is_closing = False
+        self.is_ready = self.is_closing = self._was_killed = False
         self.failure = None
         try:
             process, link = await self._starter(self.place)
@@ -84,6 +86,7 @@ class PlaceKeeper:
         await link.wait_until_lost(LAST_FRAMES_DEADLINE_S)
         self._process = None
         was_ready, self.is_ready = self.is_ready, False
+        self._was_killed = status == -signal.SIGKILL
         ending = how_it_ended(status)
         if not was_ready and self.failure is None:
             how = " ".join(f"{name}={value}" for name, value in ending.items())
