@@ -112,6 +112,7 @@ class Server:
         if pool.recovered:
             report = recover(store)
             self.log.notice("keys of an earlier run are served", keys=report.keys, seconds=round(report.seconds, 3))
+        pool.ready()
         return store
 
     def _open_remote_store(self) -> Store:

@@ -17,7 +17,8 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path
 
-from storage import opening
+from storage import pool_files
+from storage.membership import lock_whole
 from storage.pool import MAGIC, VERSION, PoolError, boot_identity
 
 LEAST_BYTES = 4 << 20  # the fixed parts of a pool and its 8 pages take about 3 MB
@@ -104,8 +105,10 @@ def file(path: str, size_bytes: int, *, log: Log) -> NodeMemory:
     Emptied is one of another boot that was not left in order. Raises PoolError with what to do.
     """
     try:
-        lock = opening._take_lock(path)
+        lock = pool_files.open_or_create(os.path.realpath(path) + ".lock", "lock file")
         try:
+            if not lock_whole(lock, f"pool file {path}"):
+                raise PoolError(f"pool file {path} is in use by another process: stop that one, or choose another path")
             return _map_file(path, size_bytes, lock, log)
         except BaseException:
             os.close(lock)
@@ -115,19 +118,19 @@ def file(path: str, size_bytes: int, *, log: Log) -> NodeMemory:
 
 
 def _map_file(path: str, size_bytes: int, lock: int, log: Log) -> NodeMemory:
-    descriptor = opening._open_or_create(os.path.realpath(path), "pool file")
+    descriptor = pool_files.open_or_create(os.path.realpath(path), "pool file")
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise PoolError(f"pool file {path} is no regular file: name one that is, or one that does not exist yet")
         # The pool file too: another name of it (a hard link, a bind mount) has another lock file.
-        if not opening._lock_byte(descriptor, path):
+        if not lock_whole(descriptor, f"pool file {path}"):
             raise PoolError(f"pool file {path} is in use by another process under another name")
         block_bytes = os.fstatvfs(descriptor).f_bsize
-        if block_bytes > opening._LARGE_BLOCK_BYTES:
+        if block_bytes > pool_files.LARGE_BLOCK_BYTES:
             size_bytes = size_bytes // block_bytes * block_bytes
         is_blank = _is_blank(descriptor, status.st_size)
-        opening._check_space(descriptor, path, size_bytes, 0 if is_blank else status.st_blocks * 512)
+        pool_files.check_space(descriptor, path, size_bytes, 0 if is_blank else status.st_blocks * 512)
         if not is_blank:
             is_blank = not _is_kept(descriptor, path, size_bytes, status.st_size, log)
         if is_blank:
@@ -137,10 +140,11 @@ def _map_file(path: str, size_bytes: int, lock: int, log: Log) -> NodeMemory:
         node = NodeMemory(memory, kept=not is_blank, path=path, lock=lock, log=log)  # the mapping keeps the open file, and its lock
         _begin(node)
         with contextlib.suppress(OSError):  # for people who look; hugetlbfs takes no writes
-            opening._write_holder(lock)
+            os.ftruncate(lock, 0)
+            os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
         return node
     except OSError as error:
-        raise PoolError(opening._reason(error, path, "pool file")) from error
+        raise PoolError(pool_files.reason(error, path, "pool file")) from error
     finally:
         os.close(descriptor)
 
@@ -150,14 +154,14 @@ def _begin(node: NodeMemory) -> None:
     boot, memory = boot_identity(), node.memory
     memory[_BOOT] = _BOOT_RECORD.pack(boot, zlib.crc32(boot))
     memory[_INSTANCE] = node.instance
-    memory.flush(0, opening.SUPERBLOCK_BYTES)  # while the mark of the boot before still stands
+    memory.flush(0, pool_files.SUPERBLOCK_BYTES)  # while the mark of the boot before still stands
     memory[_CLEAN] = bytes(8)
-    memory.flush(0, opening.SUPERBLOCK_BYTES)
+    memory.flush(0, pool_files.SUPERBLOCK_BYTES)
 
 
 def _last_boot(block: bytes) -> bytes:
     """Return the boot under which a node last used the file; nothing when none did."""
-    if len(block) < opening.SUPERBLOCK_BYTES:
+    if len(block) < pool_files.SUPERBLOCK_BYTES:
         return b""
     boot, checksum = _BOOT_RECORD.unpack(block[_BOOT])
     return boot if any(boot) and zlib.crc32(boot) == checksum else b""
@@ -170,17 +174,17 @@ def _is_blank(descriptor: int, size_bytes: int) -> bool:
     """
     if size_bytes == 0:
         return True
-    block = os.pread(descriptor, opening.SUPERBLOCK_BYTES, 0)
+    block = os.pread(descriptor, pool_files.SUPERBLOCK_BYTES, 0)
     if block[: len(MAGIC)].strip(b"\0"):
         return False
-    return bool(_last_boot(block)) or opening._is_blank(descriptor, size_bytes)
+    return bool(_last_boot(block)) or pool_files.is_blank(descriptor, size_bytes)
 
 
 def _is_kept(descriptor: int, path: str, size_bytes: int, found_bytes: int, log: Log) -> bool:
     """Whether the pool in the file is kept. Raises PoolError for what must not be touched."""
-    block = os.pread(descriptor, opening.SUPERBLOCK_BYTES, 0)
+    block = os.pread(descriptor, pool_files.SUPERBLOCK_BYTES, 0)
     left = "It was left as it is: remove it to begin with an empty pool"
-    if len(block) < opening.SUPERBLOCK_BYTES or block[: len(MAGIC)] != MAGIC:
+    if len(block) < pool_files.SUPERBLOCK_BYTES or block[: len(MAGIC)] != MAGIC:
         raise PoolError(f"pool file {path} holds other data, not a pool. {left}, or choose another path")
     _magic, version, fabric, pool_bytes = _HEAD.unpack_from(block)
     if version != VERSION:

@@ -7,6 +7,7 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from storage.fabric.base cimport Fabric, FabricOp
 from storage.words cimport (
     CHANGE_COUNTERS,
+    COUNTS_BYTES,
     FRONT_END_ROW_BYTES,
     HAZARDS_PER_ROW,
     HEAT_BYTES,
@@ -31,10 +32,26 @@ cdef struct Geometry:
     uint64_t counters
     uint64_t globals
     uint64_t databases
+    uint64_t counts
     uint64_t sets
     uint64_t heat
     uint64_t page_words
     uint64_t pages
+
+
+# Words of the globals region.
+cdef enum GlobalWord:
+    GLOBAL_PAGES_USED = 0
+    GLOBAL_HIGH_WATER = 8     # front ends ever attached: highest number + 1
+    GLOBAL_TICKET = 16        # grace periods asked for so far
+    GLOBAL_DEATHS = 24        # front ends that have gone so far
+    GLOBAL_BYTES = 32
+
+# Words of a front end's row.
+cdef enum RowWord:
+    ROW_LIFE = 0              # incarnation * 2, + 1 while somebody is it
+    ROW_HAZARDS = 8           # how many places of its hazard row others must look at
+    ROW_TICKET = 16           # the last grace period that it has let pass
 
 
 @cython.final
@@ -51,6 +68,7 @@ cdef class Pool:
     cdef uint64_t epoch_moves     # how often one of them was seen to move
     cdef uint32_t front_end_high_water
     cdef uint32_t refresh_high_water(self) noexcept nogil
+    cdef uint64_t read_ticket(self) noexcept nogil
     cdef int submit(self, FabricOp *ops, int count) noexcept nogil
     cdef int read_into(self, uint64_t offset, void *target, uint32_t length) noexcept nogil
     cdef int write_from(self, uint64_t offset, const void *source, uint32_t length) noexcept nogil
@@ -83,6 +101,9 @@ cdef class Pool:
 
     cdef inline uint64_t hazard_offset(self, uint64_t front_end, uint64_t index) noexcept nogil:
         return self.geometry.hazards + (front_end * HAZARDS_PER_ROW + index) * 8
+
+    cdef inline uint64_t counts_offset(self, uint64_t row, uint64_t database) noexcept nogil:
+        return self.geometry.counts + (row * MAX_DATABASES + database) * COUNTS_BYTES
 
     cdef inline uint64_t epoch_offset(self, uint64_t database) noexcept nogil:
         return self.geometry.databases + database * 8

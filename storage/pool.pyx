@@ -13,6 +13,7 @@ from libc.string cimport memset
 from storage.fabric.base cimport OP_CAS, OP_FAA, OP_READ, OP_WRITE, Fabric, FabricOp
 from storage.words cimport (
     CHANGE_COUNTERS,
+    COUNTS_BYTES,
     FRONT_END_ROW_BYTES,
     HAZARDS_PER_ROW,
     HEAT_BYTES,
@@ -25,7 +26,7 @@ from storage.words cimport (
 )
 
 MAGIC = b"KVCDPOOL"
-VERSION = 2
+VERSION = 3
 SUPERBLOCK_BYTES = 4096
 MIN_PAGES = 8
 # magic, version, fabric kind, pool bytes, sets, pages, index entries, hash secret, binding and version
@@ -56,6 +57,7 @@ def _regions(pool_bytes: int, index_entries: int) -> dict[str, int]:
         ("counters", CHANGE_COUNTERS * 8),
         ("globals", 4096),
         ("databases", MAX_DATABASES * 8),
+        ("counts", (MAX_FRONT_ENDS + 1) * MAX_DATABASES * COUNTS_BYTES),
         ("sets", set_count * SET_BYTES),
         ("heat", set_count * SLOTS_PER_SET * HEAT_BYTES),
     ):
@@ -184,22 +186,65 @@ cdef class Pool:
         return pool
 
     def _enter(self) -> None:
-        """Take the front end's row: next incarnation, empty hazards, high-water mark raised."""
+        """Take the front end's row, which nobody alive has: next incarnation, empty hazards, high-water mark raised."""
         cdef uint64_t row = self.row_offset(self.front_end)
-        cdef uint64_t before = self.fetch_and_add(row, 2)
-        cdef uint64_t high
-        self.incarnation = <uint32_t>(((before >> 1) + 1) & 0x7FFF)
-        self.write(row + 8, bytes(8))
+        cdef uint64_t life = 0, high, found
+        # Whoever had the number before reads no more: what its row names goes first.
+        self.write(row + ROW_HAZARDS, bytes(8))
         self.write(self.hazard_offset(self.front_end, 0), bytes(HAZARDS_PER_ROW * 8))
+        # A grace period that is asked for from now on waits for this front end too.
+        self.write(row + ROW_TICKET, struct.pack("<Q", self.read_ticket()))
+        self.read_into(row + ROW_LIFE, &life, 8)
+        while True:
+            found = self.compare_and_swap(row + ROW_LIFE, life, (((life >> 1) + 1) << 1) | 1)
+            if found == life:
+                break
+            life = found
+        self.incarnation = <uint32_t>(((life >> 1) + 1) & 0x7FFF)
         high = 0
         while True:
-            found = self.compare_and_swap(self.geometry.globals + 8, high, max(high, <uint64_t>(self.front_end + 1)))
+            found = self.compare_and_swap(
+                self.geometry.globals + GLOBAL_HIGH_WATER, high, max(high, <uint64_t>(self.front_end + 1))
+            )
             if found == high:
                 break
             high = found
         # Clamped: a damaged word must not make anyone read more rows than there are.
         self.front_end_high_water = <uint32_t>min(max(high, <uint64_t>(self.front_end + 1)), <uint64_t>MAX_FRONT_ENDS)
+        if life & 1:
+            # Its earlier self died and nobody had noticed: what that one held is to be looked for.
+            self.fetch_and_add(self.geometry.globals + GLOBAL_DEATHS, 1)
         self.refresh_epochs()
+
+    def leave(self) -> None:
+        """End in order: from now on others take what this front end had."""
+        self.declare_dead(self.front_end)
+
+    def life_of(self, int front_end) -> tuple[int, bool]:
+        """Incarnation (as pages and reservations name it) of a number, and whether somebody is it."""
+        (life,) = struct.unpack("<Q", self.read(self.row_offset(front_end) + ROW_LIFE, 8))
+        return (life >> 1) & 0x7FFF, bool(life & 1)
+
+    def declare_dead(self, int front_end) -> bool:
+        """Write down for all that a front end is gone. Only for who holds the proof of it, and while holding it.
+
+        False when that was known. Everybody looks for what it held as soon as they notice.
+        """
+        cdef uint64_t row = self.row_offset(front_end), life = 0
+        self.read_into(row + ROW_LIFE, &life, 8)
+        if not life & 1:
+            return False
+        self.write(row + ROW_HAZARDS, bytes(8))
+        if self.compare_and_swap(row + ROW_LIFE, life, ((life >> 1) + 1) << 1) != life:
+            return False
+        self.fetch_and_add(self.geometry.globals + GLOBAL_DEATHS, 1)
+        return True
+
+    cdef uint64_t read_ticket(self) noexcept nogil:
+        """How many grace periods were asked for so far."""
+        cdef uint64_t ticket = 0
+        self.read_into(self.geometry.globals + GLOBAL_TICKET, &ticket, 8)
+        return ticket
 
     def refresh_epochs(self) -> None:
         """Read every database's epoch again."""
@@ -215,7 +260,7 @@ cdef class Pool:
     cdef uint32_t refresh_high_water(self) noexcept nogil:
         """Read again how many front ends have ever attached."""
         cdef uint64_t high = 0
-        if self.read_into(self.geometry.globals + 8, &high, 8) == 0 and self.front_end_high_water < high <= MAX_FRONT_ENDS:
+        if self.read_into(self.geometry.globals + GLOBAL_HIGH_WATER, &high, 8) == 0 and self.front_end_high_water < high <= MAX_FRONT_ENDS:
             self.front_end_high_water = <uint32_t>high
         return self.front_end_high_water
 

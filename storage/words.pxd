@@ -39,6 +39,7 @@ cdef enum:
     MAX_PAGES = 4194303        # 2**PAGE_BITS - 1
     MAX_FRONT_ENDS = 64
     FRONT_END_ROW_BYTES = 64
+    COUNTS_BYTES = 32          # a front end's counts of one database: epoch, keys, keys that expire, bytes of keys and values
     HAZARDS_PER_ROW = 4096
     MAX_NODES = 32
     CHANGE_COUNTERS = 512
@@ -162,6 +163,9 @@ cdef inline uint32_t page_class(uint64_t word) noexcept nogil:
 
 cdef inline uint32_t page_owner(uint64_t word) noexcept nogil:
     return (word >> 9) & 0xFF
+
+cdef inline uint32_t page_incarnation(uint64_t word) noexcept nogil:
+    return (word >> 17) & 0x7FFF
 
 cdef inline uint64_t make_page_word(uint64_t old, uint32_t kind, uint32_t cell_class, uint32_t owner, uint32_t incarnation) noexcept nogil:
     """kind 3 bits, class 6, owner 8, incarnation 15, generation 32 (next after ``old``'s)."""

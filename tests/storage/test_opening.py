@@ -56,7 +56,8 @@ def opened(path: Path, log: Log, *, size: int = POOL_BYTES, entries: int | None 
 def end_without_closing(one: OpenedPool) -> None:
     """What the system does for a process that is killed."""
     one._fabric.close()
-    os.close(one._lock)
+    for descriptor in one._lock_descriptors:
+        os.close(descriptor)
     one._closed = True
 
 
