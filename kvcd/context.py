@@ -12,6 +12,7 @@ from storage.store import MAX_KEY_BYTES
 if TYPE_CHECKING:
     from kvcd.commands.statistics import Statistics
     from kvcd.config import Config
+    from kvcd.persistence import Persistence
 
 __all__ = ["MAX_KEY_BYTES", "ClientState", "Handler", "ServerState"]
 
@@ -60,6 +61,7 @@ class ServerState(Protocol):
     config: Config
     statistics: Statistics
     clients: dict[int, ClientState]
+    persistence: Persistence
     databases: int
     started_at_ms: int
     run_id: str  # 40 hexadecimal digits, new at every start

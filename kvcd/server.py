@@ -24,6 +24,7 @@ from kvcd.daemon import tell_supervisor
 from kvcd.directive import ConfigError
 from kvcd.fastlane import FastLane
 from kvcd.output_limits import OutputWatch
+from kvcd.persistence import Persistence, SnapshotError
 from kvcd.session import Hub, Session
 from storage.fabric import waiting
 from storage.opening import OpenedPool, open_pool
@@ -55,6 +56,8 @@ class Server:
         self.port = config.number("port")
         self.executable = sys.executable
         self.config_file = config.file or ""
+        self.persistence = Persistence(config, logs.get_logger("persistence"), self._changes)
+        self.persistence.on_change = lambda _state: self._refuse_writes()
         self._pool: OpenedPool | None = None
         self._remote: RemoteNodes | None = None
         self._is_maintaining = False
@@ -95,6 +98,8 @@ class Server:
             config.on_change(name, lambda _value: asyncio.get_running_loop().call_soon(self._apply_limits))
         for name in ("proto-max-bulk-len", "client-query-buffer-limit", "stall-limit-ms"):
             config.on_change(name, lambda _value: asyncio.get_running_loop().call_soon(self._apply_limits))
+        for name in ("save", "stop-writes-on-bgsave-error"):
+            config.on_change(name, lambda _value: asyncio.get_running_loop().call_soon(self._refuse_writes))
         config.on_change("maxmemory-policy", lambda value: self._store.set_policy(str(value)))
         await self._listen()
 
@@ -108,10 +113,12 @@ class Server:
             log=self.log.notice,
             pool_size_is_default=not config.is_explicit("pool-size"),
         )
-        store = Store(pool.pool, policy=config.string("maxmemory-policy"), databases=self.databases)
+        store = self._store = Store(pool.pool, policy=config.string("maxmemory-policy"), databases=self.databases)
         if pool.recovered:
             report = recover(store)
             self.log.notice("keys of an earlier run are served", keys=report.keys, seconds=round(report.seconds, 3))
+        store.set_maxmemory(config.number("maxmemory"))
+        self.persistence.begin(pool, store)
         pool.ready()
         return store
 
@@ -132,6 +139,15 @@ class Server:
             # A sixteenth more: the index, heat and page table come out of the same pool.
             size_bytes = max(size_bytes, wanted_bytes + wanted_bytes // 16)
         return size_bytes
+
+    def _changes(self) -> int:
+        """Changes of values since the start, by all clients of this process."""
+        counts = self._store.counters()
+        return counts["inserted"] + counts["overwritten"] + counts["deleted"]
+
+    def _refuse_writes(self) -> None:
+        """The slow lane knows which commands are refused while snapshots fail."""
+        self._hub.slow_only = self.persistence.refuses_writes
 
     def _apply_limits(self) -> None:
         """Take over the directives that bound memory and clients."""
@@ -191,6 +207,7 @@ class Server:
                 self._maintain(budget_ms)
             else:
                 waiting.run(self._maintain, budget_ms)
+        self.persistence.tick()
         self._hub.check_waiting()
         for number in self._output_watch.too_slow(self._hub.clients, self.config.output_limit(), self.now_ms()):
             slow = self._hub.clients[number]
@@ -219,8 +236,18 @@ class Server:
         finally:
             self._is_maintaining = False
 
-    async def stop(self) -> None:
-        """Stop accepting, let what runs finish within `stop-deadline-ms`, close everything, leave the pool in order."""
+    def may_stop(self) -> bool:
+        """Whether the end would lose nothing that is to be saved; otherwise the log says why, and the service goes on as Redis does."""
+        reason = self.persistence.why_not() if self.persistence.has_rules else None
+        if reason is not None:
+            self.log.warning("cannot stop: the snapshot could not be saved (CONFIG SET save \"\" gives it up)", reason=reason)
+        return reason is None
+
+    async def stop(self) -> bool:
+        """Stop accepting, let what runs finish within `stop-deadline-ms`, close everything, save what rules ask for.
+
+        Whether the snapshot, if there is one to save, was saved.
+        """
         for listener in self._listeners:
             listener.close()
         if self.config.string("unixsocket") and self._listeners:
@@ -233,8 +260,11 @@ class Server:
             client.kill()
         await asyncio.sleep(0)  # connections let go of their pages
         await asyncio.sleep(0)
+        saved = await self.persistence.save_at_end() if self.persistence.has_rules else True
+        await self.persistence.stop()
         if self._remote is not None:
             await self._remote.stop()
+        return saved
 
     def close_pool(self) -> None:
         """Let go of the pool; nothing may use it afterwards."""
@@ -324,7 +354,7 @@ async def _serve(config: Config) -> int:
         loop.add_signal_handler(number, stop.set)
     try:
         await server.start()
-    except (PoolError, OSError) as error:
+    except (PoolError, SnapshotError, OSError) as error:
         log.warning("cannot start", reason=str(error))
         sys.stderr.write(f"kvcd: {error}\n")
         server.close_pool()
@@ -343,13 +373,16 @@ async def _serve(config: Config) -> int:
     tell_supervisor(config, "READY=1")
     try:
         await server.serve_until(stop)
+        while not server.may_stop():
+            stop.clear()
+            await server.serve_until(stop)
     finally:
         tell_supervisor(config, "STOPPING=1")
         log.notice("stopping: finishing what runs", clients=len(server.clients))
-        await server.stop()
+        saved = await server.stop()
     server.close_pool()
     log.notice("stopped; bye")
-    return 0
+    return 0 if saved else EXIT_FAILURE
 
 
 def run(config: Config) -> int:

@@ -9,6 +9,7 @@ class Hub:
     clients: dict[int, Any]
     password_required: bool
     protected: bool
+    slow_only: bool
     max_clients: int
     query_buffer_limit_bytes: int
     max_bulk_bytes: int

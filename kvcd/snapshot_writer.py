@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import kvcd
-from kvcd.commands.connection import REDIS_VERSION
 from protocol.rdb_encoder import RdbEncoder
 from storage.export import NEIGHBOURS, ExportedValue, Exporter
 from storage.store import Store
@@ -87,7 +86,7 @@ class _Snapshot:
     def write(self, progress: Progress | None, pause: Callable[[], object] | None) -> None:
         """Everything from the magic to the checksum."""
         for name, text in (
-            (b"redis-ver", REDIS_VERSION),
+            (b"redis-ver", kvcd.REDIS_VERSION),
             (b"redis-bits", "64"),
             (b"kvcd-ver", kvcd.__version__),
             (b"ctime", str(int(time.time()))),

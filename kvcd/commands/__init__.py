@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-from kvcd.commands import client, configuration, connection, expiry, information, introspection, keyspace, numbers, prefix, strings
+from kvcd.commands import (
+    client,
+    configuration,
+    connection,
+    expiry,
+    information,
+    introspection,
+    keyspace,
+    numbers,
+    prefix,
+    snapshots,
+    strings,
+)
 from kvcd.commands.dispatch import dispatch
 from kvcd.commands.registry import HANDLERS
 
@@ -18,5 +30,6 @@ __all__ = [
     "keyspace",
     "numbers",
     "prefix",
+    "snapshots",
     "strings",
 ]

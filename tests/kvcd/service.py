@@ -13,6 +13,8 @@ from kvcd.commands import dispatch
 from kvcd.commands.statistics import Statistics
 from kvcd.config import Config
 from kvcd.context import ClientState
+from kvcd.logs import get_logger
+from kvcd.persistence import Persistence
 from protocol.encoder import encode
 from protocol.replies import Reply
 from tests.model import ModelStore
@@ -63,6 +65,11 @@ class PlainServer:
     executable: str = "kvcd"
     config_file: str = ""
     counts: dict[str, int] = field(default_factory=dict)
+    persistence: Persistence = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Begin without a pool that could be saved."""
+        self.persistence = Persistence(self.config, get_logger("persistence"), lambda: 0)
 
     def now_ms(self) -> int:
         """Return the model's time."""
