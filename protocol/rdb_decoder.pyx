@@ -67,6 +67,9 @@ _TYPES = {
 class RdbError(ValueError):
     """A snapshot that cannot be read: ``offset`` is where (bytes from its beginning), ``reason`` is why."""
 
+    offset = 0
+    reason = ""
+
     def __init__(self, offset: int, reason: str) -> None:
         super().__init__(f"at byte {offset}: {reason}")
         self.offset = offset
