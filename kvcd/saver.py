@@ -74,6 +74,7 @@ def _open(task: Task) -> OpenedPool:
 
 def _save(pool: OpenedPool, task: Task) -> Written:
     store = Store(pool.pool, policy="noeviction", databases=task.databases)
+    store.share(pool.locks, alone=False)
     reported_s = 0.0
 
     def progress(keys: int, keys_total: int, size_bytes: int) -> None:

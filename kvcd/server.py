@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from kvcd.remote_nodes import RemoteNodes
 
 MAINTENANCE_SHARE = 0.02  # of the time, for expiry and other work of the store; ten times that while much has expired
+URGENT_PAUSE_S = 0.02  # between two turns of background work while there is more of it
 OWN_DESCRIPTORS = 64  # kept back from clients: listeners, the pool, the log, and connections that are being refused
 EXIT_FAILURE = 1
 
@@ -61,6 +62,7 @@ class Server:
         self._pool: OpenedPool | None = None
         self._remote: RemoteNodes | None = None
         self._is_maintaining = False
+        self._is_urgent = False
         self._listeners: list[asyncio.AbstractServer] = []
         self._output_watch = OutputWatch()
         self._operations = (0, time.monotonic())
@@ -117,6 +119,7 @@ class Server:
         if pool.recovered:
             report = recover(store)
             self.log.notice("keys of an earlier run are served", keys=report.keys, seconds=round(report.seconds, 3))
+        store.share(pool.locks, alone=pool.alone)
         store.set_maxmemory(config.number("maxmemory"))
         self.persistence.begin(pool, store)
         pool.ready()
@@ -232,9 +235,18 @@ class Server:
     def _maintain(self, budget_ms: float) -> None:
         """Background work of the store, which may wait for memory nodes."""
         try:
-            self._store.maintain(budget_ms)
+            if self._store.maintain(budget_ms) and self._remote is None and not self._is_urgent:
+                self._is_urgent = True
+                asyncio.get_running_loop().call_later(URGENT_PAUSE_S, self._maintain_again, budget_ms)
         finally:
             self._is_maintaining = False
+
+    def _maintain_again(self, budget_ms: float) -> None:
+        """There was more to do than one turn's share: go on before the next tick."""
+        self._is_urgent = False
+        if self._pool is not None and not self._is_maintaining:
+            self._is_maintaining = True
+            self._maintain(budget_ms)
 
     def may_stop(self) -> bool:
         """Whether the end would lose nothing that is to be saved; otherwise the log says why, and the service goes on as Redis does."""
