@@ -31,7 +31,7 @@ cdef class Intake:
         self.store = store
         self.pool = store.cluster.first.engine.pool
 
-    def add(self, list values) -> Status:
+    def add(self, values) -> Status:
         """Write all of them; OK, or what the first one met that could not be written. ValueError for a key that is too long."""
         cdef Batch batch
         cdef list held, part
