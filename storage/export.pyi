@@ -1,4 +1,4 @@
-"""Export: reads every value of a pool in memory of this machine, with all that belongs to it, while others change it."""
+"""Export: reads every value of one pool, with all that belongs to it, while others change it."""
 
 from typing import final
 
@@ -26,7 +26,8 @@ class Exporter:
     """Walks through the index once, as one more front end; changes nothing, heat and counts included.
 
     A key that moves to another slot meanwhile (deleted and set again) may be met twice, within ``NEIGHBOURS`` sets of the first
-    time, or not at all. Nothing is returned of a database once it was flushed.
+    time, or not at all. Nothing is returned of a database once it was flushed. Of a pool on
+    memory nodes it would see the first node only.
     """
 
     damaged: int

@@ -1,5 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
-"""Export: reads every value of a pool in memory of this machine, with all that belongs to it, while others change it."""
+"""Export: reads every value of one pool, with all that belongs to it, while others change it."""
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
@@ -66,7 +66,8 @@ cdef class Exporter:
     """Walks through the index once, as one more front end; changes nothing, heat and counts included.
 
     A key that moves to another slot meanwhile (deleted and set again) may be met twice, within ``NEIGHBOURS`` sets of the first
-    time, or not at all. Nothing is returned of a database once it was flushed.
+    time, or not at all. Nothing is returned of a database once it was flushed. Of a pool on
+    memory nodes it would see the first node only.
     """
 
     cdef Store store
@@ -82,8 +83,6 @@ cdef class Exporter:
     cdef readonly uint64_t damaged            # entries that cannot be right, passed over
 
     def __cinit__(self, Store store):
-        if store.is_remote:
-            raise ValueError("memory nodes keep their values themselves: nothing is exported from them")
         self.store = store
         self.engine = store.cluster.first.engine
         self.pool = self.engine.pool
