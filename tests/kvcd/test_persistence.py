@@ -14,6 +14,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -34,9 +35,9 @@ def until(condition: Callable[[], bool], what: str) -> None:
         threading.Event().wait(0.01)
 
 
-def contents(server: ServerProcess, databases: int = 16) -> dict[tuple[int, bytes], tuple[bytes, int]]:
+def contents(server: ServerProcess, databases: int = 16) -> dict[tuple[int, bytes], tuple[object, object]]:
     """Return every key of a server: value and absolute expiry in milliseconds, -1 without."""
-    found = {}
+    found: dict[tuple[int, bytes], tuple[object, object]] = {}
     with server.connect() as wire:
         for database in range(databases):
             wire.call("SELECT", database)
@@ -362,7 +363,7 @@ def test_a_snapshot_larger_than_the_pool_is_refused_or_evicts(servers: Servers, 
 
 
 def test_a_pool_file_with_keys_takes_nothing_from_the_snapshot(servers: Servers, folder: Path) -> None:
-    flags = {"dir": str(folder), "pool": f"file:{folder}/pool", "pool_size": "32mb"}
+    flags: dict[str, Any] = {"dir": str(folder), "pool": f"file:{folder}/pool", "pool_size": "32mb"}
     with servers.kvcd(**flags) as server:
         server.call("SET", "a", "1")
         assert server.call("SAVE") == b"OK"
