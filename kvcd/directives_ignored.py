@@ -8,7 +8,7 @@ _ROWS: dict[str, str] = {
     # Each row: name[=alias] kind default [minimum maximum | choices]; kinds: y yes/no, i integer, m memory, p memory or percent,
     # c choice, t text, l list, e event classes. Before the kind: ! fixed at start, * taken but never shown,
     # = nothing to warn of when it has its default.
-    "kvcd writes no append-only file, and its snapshots come as they are; keys outlive it in those, or in a file pool (--pool file:PATH)": """
+    "kvcd writes no append-only file, and its snapshots as they are; keys outlive it in those or in a file pool (--pool file:PATH)": """
         appendonly =y no
         aof-disable-auto-gc y no
         aof-load-truncated y yes

@@ -26,6 +26,8 @@ from storage.store import Store
 RETRY_DELAY_S = 5  # as Redis: how soon a rule tries again after a save that failed
 RULES_INTERVAL_S = 1.0  # between two looks at the save rules
 LOADING_REPORT_S = 1.0
+END_DEADLINE_S = 600.0  # for another service's save of the same file, before our own at the end
+LOCK_PAUSE_S = 0.05
 STOP_DEADLINE_S = 5.0  # for a saver that is told to stop
 LINE_BYTES_MAX = 65536  # of a saver's report
 ERROR_BYTES_MAX = 4096  # of what a saver that crashed had to say
@@ -346,11 +348,16 @@ class Persistence:
         """Save when every client is gone; whether that went well. A save in progress is let finish first."""
         if self._saving is not None:
             await asyncio.shield(self._saving)
-        try:
-            return await self.save()
-        except SaveRefused as refused:
-            self._log.warning("no snapshot at the end", reason=refused.text)
-            return False
+        deadline_s = time.monotonic() + END_DEADLINE_S
+        while True:
+            try:
+                return await self.save()
+            except SaveRefused as refused:
+                # Somebody else's save may have begun before the last of our clients' writes.
+                if refused.text != ALREADY_SAVING or time.monotonic() > deadline_s:
+                    self._log.warning("no snapshot at the end", reason=refused.text)
+                    return False
+            await asyncio.sleep(LOCK_PAUSE_S)  # a file lock tells nobody that it is free
 
     async def stop(self) -> None:
         """End a save in progress; the old snapshot stays."""

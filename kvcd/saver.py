@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -50,7 +51,8 @@ def main(arguments: list[str]) -> int:
         finally:
             pool.close()
     except (PoolError, OSError) as error:
-        _report("failed", reason=(error.strerror if isinstance(error, OSError) else None) or str(error))
+        with contextlib.suppress(BrokenPipeError):  # the service has died, and nobody wants to know
+            _report("failed", reason=(error.strerror if isinstance(error, OSError) else None) or str(error))
         return EXIT_FAILURE
     _report("saved", **asdict(written))
     return 0

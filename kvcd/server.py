@@ -129,6 +129,8 @@ class Server:
         """A pool on memory nodes."""
         from kvcd.remote_nodes import RemoteNodes  # only who uses RDMA needs what it imports
 
+        if self.config["save"]:
+            self.log.warning("save rules without effect: memory nodes keep their keys themselves, and no snapshot is made of them")
         self._remote = RemoteNodes(self.config, self.log)
         store = Store(self._remote.open(), policy=self.config.string("maxmemory-policy"), databases=self.databases)
         self._remote.start(store)

@@ -40,6 +40,7 @@ cdef enum:
     STEP_SLOTS = 448          # of those
     SCRATCH_BYTES = 524288    # cells read at a time: what stays in the second-level cache
     HEAD_BYTES_MAX = 40
+    WORD_ATTEMPTS = 8         # a word is torn once, hardly twice
     ATTEMPTS = 1000           # every further one means that others wrote the key again while it was being copied
 
 NEIGHBOURS = MAX_DISTANCE     # a key's slot lies in its home set or in one of so many that follow
@@ -162,7 +163,7 @@ cdef class Exporter:
 
     cdef uint32_t _live_slots(self, char *sets, uint64_t first, uint32_t count) except? 0xFFFFFFFF:
         """Note words and slots of what is LIVE in these sets; how many there are."""
-        cdef uint32_t i, number, live = 0
+        cdef uint32_t i, number, slot, live = 0
         cdef uint64_t word
         memset(self.ops, 0, sizeof(FabricOp))
         self.ops[0].opcode = OP_READ
@@ -173,11 +174,24 @@ cdef class Exporter:
         for i in range(count):
             for number in range(SLOTS_PER_SET):
                 word = (<uint64_t *>(sets + i * SET_BYTES + 16 + number * 16))[0]
-                if word_state(word) == STATE_LIVE and self.engine.valid_location(word):
+                slot = <uint32_t>((first + i) * SLOTS_PER_SET + number)
+                word = self._believed(slot, word)
+                if word_state(word) == STATE_LIVE:
                     self.words[live] = word
-                    self.slots[live] = <uint32_t>((first + i) * SLOTS_PER_SET + number)
+                    self.slots[live] = slot
                     live += 1
         return live
+
+    cdef uint64_t _believed(self, uint32_t slot, uint64_t word) except? 0xFFFFFFFFFFFFFFFF:
+        """The word, or the slot's of now where it names no cell: it may have been read half before and half after a change."""
+        cdef uint32_t attempt
+        for attempt in range(WORD_ATTEMPTS):
+            if word_state(word) != STATE_LIVE or self.engine.valid_location(word):
+                return word
+            if self.pool.read_into(self.pool.slot_offset(slot), &word, 8) != 0:
+                raise ConnectionError("the pool cannot be read")
+        self.damaged += 1
+        return 0
 
     cdef uint32_t _cell_bytes(self, uint64_t word) noexcept nogil:
         """How much of a cell is wanted: all of it, but no page list."""
@@ -217,11 +231,11 @@ cdef class Exporter:
                 size = (self._cell_bytes(self.words[i]) + 15) & ~<uint32_t>15
                 if self.after[i] == self.words[i]:
                     self._take(i, self.scratch + used, out)
-                elif word_state(self.after[i]) == STATE_LIVE and self.engine.valid_location(self.after[i]):
+                else:
                     # Never beyond i: the copies of what follows are still to be looked at.
-                    self.words[again] = self.after[i]
+                    self.words[again] = self._believed(self.slots[i], self.after[i])
                     self.slots[again] = self.slots[i]
-                    again += 1
+                    again += word_state(self.words[again]) == STATE_LIVE
                 used += size
             begin = end
         return again

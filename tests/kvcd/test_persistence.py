@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from kvcd.persistence import MISCONF
+from kvcd.save_lock import take_save_lock
 from protocol.rdb_decoder import RdbDecoder, RdbEntry
 from tests.programs import require_program
 from tests.servers import ROOT, ServerProcess, Servers
@@ -255,6 +256,23 @@ def test_a_killed_saver_leaves_the_old_file(servers: Servers, folder: Path) -> N
         assert in_file(folder / "dump.rdb") == {b"a": b"new"}
 
 
+def test_a_killed_service_takes_its_saver_along(servers: Servers, folder: Path) -> None:
+    with servers.kvcd(dir=str(folder), pool_size="256mb") as server:
+        for number in range(100):
+            server.call("SET", b"k%d" % number, bytes(1_500_000))
+        assert server.call("BGSAVE") == b"Background saving started"
+        saver = saver_of(server)
+        server.kill()
+        until(lambda: not Path(f"/proc/{saver}").exists(), "the saver ends")
+        lock = take_save_lock(str(folder / "dump.rdb"))
+        assert lock is not None
+        os.close(lock)
+        assert list(folder.glob("temp-*")) == []
+        if (folder / "dump.rdb").exists():
+            assert len(in_file(folder / "dump.rdb")) == 100  # it had been quicker than the signal
+        server.may_be_killed = True  # type: ignore[attr-defined]
+
+
 def test_a_full_disk_is_told_and_stops_writes(servers: Servers, folder: Path) -> None:
     """With RLIMIT_FSIZE for the disk's end: the saver inherits it."""
     with servers.kvcd(dir=str(folder), pool_size="64mb", save="3600 1000000") as server:
@@ -393,8 +411,6 @@ def test_a_service_killed_while_it_loads_begins_again(servers: Servers, folder: 
 
 
 def test_two_services_of_one_folder_do_not_save_at_once(servers: Servers, folder: Path) -> None:
-    from kvcd.save_lock import take_save_lock
-
     with servers.kvcd(dir=str(folder)) as server:
         lock = take_save_lock(str(folder / "dump.rdb"))
         assert lock is not None
