@@ -18,7 +18,9 @@ from typing import Any
 
 import pytest
 
-from kvcd.persistence import MISCONF
+from kvcd.config import Config
+from kvcd.logs import get_logger
+from kvcd.persistence import MISCONF, Persistence, SaveRefused
 from kvcd.save_lock import take_save_lock
 from protocol.rdb_decoder import RdbDecoder, RdbEntry
 from tests.programs import require_program
@@ -455,3 +457,24 @@ def test_check_snapshot_says_what_is_there_and_what_is_wrong(servers: Servers, f
     assert bad.returncode == 1
     assert "truncated" in bad.stdout + bad.stderr
     assert check(str(folder / "nowhere")).returncode == 1
+
+
+def test_what_one_worker_knows_of_a_save_another_takes_over() -> None:
+    log = get_logger("persistence")
+    one, other = Persistence(Config(), log, lambda: 40), Persistence(Config(), log, lambda: 40)
+    one.apply({"in_progress": True, "begun_s": time.time(), "keys_done": 3, "keys_total": 9, "changes_at_save": 33, "unknown": 1})
+    seen: list[bool] = []
+    other.on_change = lambda state: seen.append(state.in_progress)
+    other.apply(one.state())
+    assert seen == [True]
+    assert other.information() == one.information()
+    facts = other.information()
+    assert (facts["rdb_bgsave_in_progress"], facts["current_save_keys_total"], facts["rdb_changes_since_last_save"]) == (1, 9, 7)
+    assert not other.refuses_writes
+
+
+def test_memory_nodes_are_not_saved() -> None:
+    nowhere = Persistence(Config(), get_logger("persistence"), lambda: 0)  # begin() is never called for them
+    with pytest.raises(SaveRefused) as refused:
+        nowhere.save_in_background()
+    assert "memory nodes" in refused.value.text
