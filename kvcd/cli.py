@@ -94,7 +94,7 @@ def redis_server(arguments: list[str]) -> int:
     """Take a redis-server command line, as stacks have them. Return the exit status."""
     first = arguments[0] if arguments else ""
     if first in ("-v", "--version"):
-        from kvcd.commands.connection import REDIS_VERSION
+        from kvcd import REDIS_VERSION
 
         print(f"Redis server v={REDIS_VERSION} sha=00000000:0 malloc=kvcd-{kvcd.__version__} bits=64 build=kvcd-{kvcd.__version__}")
         return 0

@@ -10,6 +10,7 @@ import typer
 
 import kvcd
 from kvcd import cli
+from kvcd.check_snapshot import check_snapshot
 from kvcd.doctor import doctor
 from kvcd.memory import memory
 from kvcd.replay import replay
@@ -24,6 +25,7 @@ app = typer.Typer(
 )
 app.command(rich_help_panel="Service")(memory)
 app.command(rich_help_panel="Service")(doctor)
+app.command("check-snapshot", rich_help_panel="Service")(check_snapshot)
 app.command()(replay)
 app.add_typer(trace_app, name="trace")
 

@@ -31,7 +31,7 @@ environment, the environment beats the file.
 
 _CLOSING = """\
 Units: k, m, g are powers of 1000; kb, mb, gb are powers of 1024.
-A directive of redis-server that means nothing here ({ignored} of them, appendonly and save among them) is taken with a warning.
+A directive of redis-server that means nothing here ({ignored} of them, appendonly and io-threads among them) is taken with a warning.
 Refused, because others rely on it and kvcd cannot do it: {refused}.
 """
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 
-from kvcd.commands.connection import REDIS_VERSION
+from kvcd import REDIS_VERSION
 from protocol.command_table import COMMANDS, CommandSpec
 from protocol.redis_commands import REDIS_COMMANDS
 from storage.store import MAX_KEY_BYTES

@@ -166,7 +166,7 @@ class Config:
         found: dict[str, list[str]] = {}
         for directive in DIRECTIVES:
             is_set = directive.shown and self.is_explicit(directive.name)
-            # `save ""` asks for no snapshots, and gets what it asks for.
+            # `appendonly no` asks for nothing, and gets what it asks for.
             if is_set and directive.standing is Standing.IGNORED and not directive.is_met(self[directive.name]):
                 found.setdefault(directive.help, []).append(directive.name)
         return found

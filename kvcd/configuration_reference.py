@@ -94,7 +94,7 @@ def _ignored_lines() -> Iterator[str]:
     yield (
         "What asks for durability, tuning or something on the side is taken, checked as redis-server checks it, shown by `CONFIG GET`,\n"
         "and has no effect here. kvcd says so in a warning at start, and when `CONFIG SET` changes one. Asking for nothing\n"
-        '(`save ""`, `appendonly no`) is no reason for a warning.'
+        '(`appendonly no`) is no reason for a warning.'
     )
     yield ""
     for reason, directives in groupby(IGNORED, key=lambda row: row.help):

@@ -11,6 +11,7 @@ from storage.store import MAX_KEY_BYTES
 
 if TYPE_CHECKING:
     from kvcd.config import Config
+    from kvcd.persistence import Persistence
     from kvcd.service import Service
     from kvcd.statistics import Statistics
 
@@ -61,6 +62,7 @@ class ServerState(Protocol):
     config: Config
     statistics: Statistics
     service: Service  # what this worker and others make together
+    persistence: Persistence
     databases: int
     port: int
     executable: str

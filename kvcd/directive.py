@@ -36,6 +36,7 @@ class Kind(enum.Enum):
     YES_NO = "yes|no"  # bool
     CHOICE = "choice"  # str, one of choices
     TEXT = "text"  # str
+    FILE_NAME = "file name"  # str, without a folder
     LIST = "list"  # tuple[str, ...], any number of arguments
     OCTAL = "octal"  # int
     SAVE_POINTS = "seconds changes ..."  # tuple[tuple[int, int], ...]
@@ -209,6 +210,12 @@ def _read_text(directive: Directive, arguments: Sequence[str], previous: Value |
     return arguments[0]
 
 
+def _read_file_name(directive: Directive, arguments: Sequence[str], previous: Value | None) -> Value:
+    if "/" in arguments[0] or "\\" in arguments[0]:
+        raise ConfigError(f"{directive.name} can't be a path, just a filename")
+    return arguments[0]
+
+
 def _read_list(directive: Directive, arguments: Sequence[str], previous: Value | None) -> Value:
     return tuple(argument for argument in arguments if argument)
 
@@ -267,6 +274,7 @@ _READERS = {
     Kind.YES_NO: _read_yes_no,
     Kind.CHOICE: _read_choice,
     Kind.TEXT: _read_text,
+    Kind.FILE_NAME: _read_file_name,
     Kind.LIST: _read_list,
     Kind.OCTAL: _read_octal,
     Kind.SAVE_POINTS: _read_save_points,

@@ -7,7 +7,8 @@ import difflib
 from kvcd.directive import INT32_MAX, UINT64_MAX, Directive, Kind, Standing
 from kvcd.directives_ignored import IGNORED
 
-NETWORK, CLIENTS, POOL, MEMORY, SERVICE, LOGS, REFUSED = "network", "clients", "pool", "memory", "service", "logs", "not to be had"
+NETWORK, CLIENTS, POOL, MEMORY, SERVICE, LOGS = "network", "clients", "pool", "memory", "service", "logs"
+SNAPSHOTS, REFUSED = "snapshots", "not to be had"
 
 EVICTION_POLICIES = (
     "volatile-lru",
@@ -95,6 +96,14 @@ HONOURED = (
     Directive("maxmemory", Kind.MEMORY, "0", "most bytes of the pool to use; 0: all of it", MEMORY, maximum=UINT64_MAX),
     Directive("maxmemory-policy", Kind.CHOICE, "allkeys-lru", "what gives way when that is reached (redis-server's default is noeviction)",
               MEMORY, choices=EVICTION_POLICIES),
+    Directive("save", Kind.SAVE_POINTS, "",
+              "save a snapshot when so many seconds have passed with so many changes, and at the end (redis-server's default is "
+              "3600 1 300 100 60 10000); empty: only when asked to", SNAPSHOTS),
+    Directive("dbfilename", Kind.FILE_NAME, "dump.rdb", "file of the snapshot; a new pool begins with it", SNAPSHOTS, protected=True),
+    Directive("dir", Kind.TEXT, "", "folder of that file; empty: the working directory", SNAPSHOTS, protected=True),
+    Directive("rdbchecksum", Kind.YES_NO, "yes", "end a snapshot with a checksum of all of it", SNAPSHOTS, mutable=False),
+    Directive("stop-writes-on-bgsave-error", Kind.YES_NO, "yes",
+              "refuse writes while save rules are on and the last snapshot was not saved", SNAPSHOTS),
     Directive("databases", Kind.INTEGER, "16", "databases that SELECT chooses from", SERVICE, mutable=False, minimum=1, maximum=INT32_MAX),
     Directive("hz", Kind.INTEGER, "10", "rounds of background work a second", SERVICE, maximum=INT32_MAX),
     Directive("daemonize", Kind.YES_NO, "no", "go to the background", SERVICE, mutable=False),
@@ -106,7 +115,7 @@ HONOURED = (
 )
 
 # Who may do what, and which servers hold what: a stack relies on that, so what kvcd cannot do of it is refused at start. What only asks
-# for durability or for something on the side (appendonly, save, keyspace events) is among the ignored ones: taken with a warning.
+# for durability or for something on the side (appendonly, keyspace events) is among the ignored ones: taken with a warning.
 REFUSALS = (
     Directive("cluster-enabled", Kind.YES_NO, "no", "Redis Cluster", REFUSED, mutable=False, harmless=("no",),
               refusal="kvcd is no Redis Cluster node: leave cluster-enabled at no"),

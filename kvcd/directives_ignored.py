@@ -6,10 +6,9 @@ from kvcd.directive import INT32_MAX, INT64_MAX, Directive, Kind, Standing
 
 _ROWS: dict[str, str] = {
     # Each row: name[=alias] kind default [minimum maximum | choices]; kinds: y yes/no, i integer, m memory, p memory or percent,
-    # c choice, t text, l list, s save points, e event classes. Before the kind: ! fixed at start, ? protected, * taken but never shown,
+    # c choice, t text, l list, e event classes. Before the kind: ! fixed at start, * taken but never shown,
     # = nothing to warn of when it has its default.
-    "kvcd writes no snapshot and no append-only file; its keys outlive the process only in a file pool (--pool file:PATH)": """
-        save =s
+    "kvcd writes no append-only file, and its snapshots as they are; keys outlive it in those or in a file pool (--pool file:PATH)": """
         appendonly =y no
         aof-disable-auto-gc y no
         aof-load-truncated y yes
@@ -23,17 +22,13 @@ _ROWS: dict[str, str] = {
         auto-aof-rewrite-min-size m 67108864
         auto-aof-rewrite-percentage i 100
         bgsave_cpulist !t
-        dbfilename ?t dump.rdb
-        dir ?t
         no-appendfsync-on-rewrite y no
         rdb-del-sync-files y no
         rdb-save-incremental-fsync y yes
-        rdbchecksum !y yes
         rdbcompression y yes
         sanitize-dump-payload c no no,yes,clients
         shutdown-on-sigint c default default,save,nosave,now,force
         shutdown-on-sigterm c default default,save,nosave,now,force
-        stop-writes-on-bgsave-error y yes
     """,
     "kvcd does not replicate": """
         masterauth t
@@ -189,7 +184,6 @@ _KINDS = {
     "c": Kind.CHOICE,
     "t": Kind.TEXT,
     "l": Kind.LIST,
-    "s": Kind.SAVE_POINTS,
     "e": Kind.EVENT_CLASSES,
 }
 _BOUNDS = {"max": INT64_MAX, "min": -INT32_MAX - 1}

@@ -26,7 +26,8 @@ from kvcd.directive import ConfigError
 from kvcd.fastlane import FastLane
 from kvcd.listeners import Use, possible_clients, raise_descriptor_limit, remove_unix_socket, serve_unix, service_sockets, unix_listener
 from kvcd.output_limits import OutputWatch
-from kvcd.service import Service
+from kvcd.persistence import Persistence, SnapshotError
+from kvcd.service import SAVE_AT_END, Service
 from kvcd.session import Hub, Session
 from kvcd.statistics import Statistics
 from storage.fabric import waiting
@@ -58,6 +59,9 @@ class Server:
         self.port = config.number("port")
         self.executable = sys.executable
         self.config_file = config.file or ""
+        self.persistence = Persistence(config, logs.get_logger("persistence"), lambda: self._changes() + service.changes_elsewhere)
+        self.persistence.on_change = lambda _state: self._refuse_writes()
+        self.persistence.on_own_change = lambda: service.tell_saves(self.persistence.state())
         self._pool: OpenedPool | None = None
         self._remote: RemoteNodes | None = None
         self._is_maintaining = False
@@ -67,6 +71,7 @@ class Server:
         self._operations = (0, time.monotonic())
         self._operations_per_second = 0
         self._stopping = asyncio.Event()
+        self._save_at_end: bool | None = None  # None: as the save rules say
 
     # ------------------------------------------------------------ what handlers ask
 
@@ -95,10 +100,16 @@ class Server:
     async def stop(self, *, save: bool | None, now: bool, force: bool) -> bool:
         """Let the service stop soon (SHUTDOWN): this process, or the supervisor and all workers."""
         self.log.notice("a client asked for the end", command="SHUTDOWN")
+        if (self.persistence.has_rules if save is None else save) and not force:
+            reason = self.persistence.why_not() if self.persistence.can_save else None
+            if reason is not None:
+                self.log.warning("no end: the snapshot could not be saved", reason=reason)
+                return False
         if self.service.channel.is_alone:
+            self._save_at_end = save
             self._stopping.set()
         else:
-            self.service.ask_to_stop()
+            self.service.ask_to_stop(save=save)
         return True
 
     # ------------------------------------------------------------------- life
@@ -114,12 +125,28 @@ class Server:
             config.on_change(name, lambda _value: asyncio.get_running_loop().call_soon(self._apply_limits))
         for name in ("proto-max-bulk-len", "client-query-buffer-limit", "stall-limit-ms"):
             config.on_change(name, lambda _value: asyncio.get_running_loop().call_soon(self._apply_limits))
+        for name in ("save", "stop-writes-on-bgsave-error"):
+            config.on_change(name, lambda _value: asyncio.get_running_loop().call_soon(self._refuse_writes))
         config.on_change("maxmemory-policy", lambda value: self._store.set_policy(str(value)))
         self.service.attach(self, on_client_count=self._limit_clients)
         for topic, answering in ANSWERS.items():
             self.service.channel.on(topic, partial(_answer, self, answering))
+        self.service.channel.on(SAVE_AT_END, self._save_at_end_as_told)
         await self.service.join(on_lost=self._orphaned)
+        saves = await self.service.ask_saves()
+        if saves is not None:
+            self.persistence.apply(saves)
         await self._listen()
+
+    def _save_at_end_as_told(self, message: Message) -> bool:
+        """The supervisor says who saves at the end: the last one that stops."""
+        self._save_at_end = message.payload
+        return True
+
+    def saves_at_end(self) -> bool:
+        """Whether a snapshot is to be saved when the clients are gone."""
+        wanted = self.persistence.has_rules if self._save_at_end is None else self._save_at_end
+        return wanted and self.persistence.can_save
 
     def _orphaned(self, reason: str) -> None:
         """The supervisor is gone: others may take the port, and nobody would start this worker anew."""
@@ -137,11 +164,13 @@ class Server:
             pool_size_is_default=not config.is_explicit("pool-size"),
             memory_fd=None if self.service.placement.memory_descriptor < 0 else self.service.placement.memory_descriptor,
         )
-        store = Store(pool.pool, policy=config.string("maxmemory-policy"), databases=self.databases)
+        store = self._store = Store(pool.pool, policy=config.string("maxmemory-policy"), databases=self.databases)
         if pool.recovered:
             report = recover(store)
             self.log.notice("keys of an earlier run are served", keys=report.keys, seconds=round(report.seconds, 3))
         store.share(pool.locks, alone=pool.alone)
+        store.set_maxmemory(config.number("maxmemory"))
+        self.persistence.begin(pool, store)
         pool.ready()
         return store
 
@@ -149,10 +178,21 @@ class Server:
         """A pool on memory nodes."""
         from kvcd.remote_nodes import RemoteNodes  # only who uses RDMA needs what it imports
 
+        if self.config["save"]:
+            self.log.warning("save rules without effect: memory nodes keep their keys themselves, and no snapshot is made of them")
         self._remote = RemoteNodes(self.config, self.log)
         store = Store(self._remote.open(), policy=self.config.string("maxmemory-policy"), databases=self.databases)
         self._remote.start(store)
         return store
+
+    def _changes(self) -> int:
+        """Changes of values since the start, by all clients of this process."""
+        counts = self._store.counters()
+        return counts["inserted"] + counts["overwritten"] + counts["deleted"]
+
+    def _refuse_writes(self) -> None:
+        """The slow lane knows which commands are refused while snapshots fail."""
+        self._hub.slow_only = self.persistence.refuses_writes
 
     def _apply_limits(self) -> None:
         """Take over the directives that bound memory and clients."""
@@ -190,6 +230,11 @@ class Server:
         """Let ``serve`` end."""
         self._stopping.set()
 
+    async def serve_on(self) -> None:
+        """The end was asked for and cannot be yet."""
+        self._stopping.clear()
+        await self.serve()
+
     async def serve(self) -> None:
         """Answer clients and do the background work until the end is asked for."""
         while not self._stopping.is_set():
@@ -207,6 +252,7 @@ class Server:
                 self._maintain(budget_ms)
             else:
                 waiting.run(self._maintain, budget_ms)
+        self.persistence.tick()
         self._hub.check_waiting()
         for number in self._output_watch.too_slow(self._hub.clients, self.config.output_limit(), self.now_ms()):
             slow = self._hub.clients[number]
@@ -229,6 +275,7 @@ class Server:
             self._operations_per_second = round((calls - self._operations[0]) / (now_s - self._operations[1]))
             self._operations = (calls, now_s)
             self.service.report(self)
+            self.service.tell_changes(self._changes())
 
     def _maintain(self, budget_ms: float) -> None:
         """Background work of the store, which may wait for memory nodes."""
@@ -246,8 +293,18 @@ class Server:
             self._is_maintaining = True
             self._maintain(budget_ms)
 
-    async def finish(self) -> None:
-        """Stop accepting, let what runs finish within `stop-deadline-ms`, close everything, leave the pool in order."""
+    def may_stop(self) -> bool:
+        """Whether the end would lose nothing that is to be saved; otherwise the log says why, and the service goes on as Redis does."""
+        reason = self.persistence.why_not() if self._save_at_end is None and self.persistence.has_rules else None
+        if reason is not None:
+            self.log.warning("cannot stop: the snapshot could not be saved (CONFIG SET save \"\" gives it up)", reason=reason)
+        return reason is None
+
+    async def finish(self) -> bool:
+        """Stop accepting, let what runs finish within `stop-deadline-ms`, close everything, save what is to be saved.
+
+        Whether the snapshot, if there is one to save, was saved.
+        """
         for listener in self._listeners:
             listener.close()
         if self._listeners and self.service.placement.unix_descriptor < 0:
@@ -260,8 +317,11 @@ class Server:
         await asyncio.sleep(0)  # connections let go of their pages
         await asyncio.sleep(0)
         await self.service.leave(self)
+        saved = await self.persistence.save_at_end() if self.saves_at_end() else True
+        await self.persistence.stop()
         if self._remote is not None:
             await self._remote.stop()
+        return saved
 
     def close_pool(self) -> None:
         """Let go of the pool; nothing may use it afterwards."""
@@ -283,10 +343,10 @@ def _answer(server: ServerState, answering: Answering, message: Message) -> obje
 
 async def serve(
     config: Config, service: Service, *, on_ready: Callable[[Server], object], on_stop: Callable[[], object] = lambda: None
-) -> None:
+) -> bool:
     """Serve until the end is asked for, by SIGTERM, SIGINT, SHUTDOWN, or because the supervisor is gone.
 
-    Raises PoolError, ConfigError or OSError when it cannot start.
+    Whether the snapshot, if there was one to save, was saved. Raises PoolError, SnapshotError, ConfigError or OSError when it cannot start.
     """
     log = logs.get_logger("server")
     clients = config.number("maxclients")
@@ -310,13 +370,17 @@ async def serve(
         server.close_pool()
         raise
     on_ready(server)
+    saved = False
     try:
         await server.serve()
+        while service.channel.is_alone and not server.may_stop():
+            await server.serve_on()
     finally:
         on_stop()
         log.notice("stopping: finishing what runs", clients=len(server.clients))
-        await server.finish()
+        saved = await server.finish()
     server.close_pool()
+    return saved
 
 
 async def _serve_alone(config: Config) -> int:
@@ -339,13 +403,13 @@ async def _serve_alone(config: Config) -> int:
             on_ready: Callable[[Server], object] = announce
             if config.number("admin-port"):
                 on_ready = await _open_admin_port(config, opened, announce)
-            await serve(config, Service(), on_ready=on_ready, on_stop=lambda: tell_supervisor(config, "STOPPING=1"))
-    except (PoolError, OSError) as error:
+            saved = await serve(config, Service(), on_ready=on_ready, on_stop=lambda: tell_supervisor(config, "STOPPING=1"))
+    except (PoolError, SnapshotError, OSError) as error:
         log.warning("cannot start", reason=str(error))
         sys.stderr.write(f"kvcd: {error}\n")
         return EXIT_FAILURE
     log.notice("stopped; bye")
-    return 0
+    return 0 if saved else EXIT_FAILURE
 
 
 async def _open_admin_port(

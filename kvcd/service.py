@@ -27,6 +27,7 @@ CHANGE, CHANGED = "change configuration", "configuration changed"
 RESET, WAS_RESET = "reset statistics", "statistics were reset"
 CLIENT_COUNT = "client count"
 READY, FAILED, STOPPING, STOP = "ready", "failed", "stopping", "stop"
+SAVES, SAVES_ASKED, CHANGES, SAVE_AT_END = "saves", "saves asked", "changes", "save at end"
 
 _log = logs.get_logger("service")
 
@@ -45,6 +46,8 @@ class Service:
         self._epoch = self.placement.epoch
         self._client_counts: dict[int, int] = {}
         self._told_clients = -1
+        self._changes: dict[int, tuple[int, int]] = {}  # of each other worker: what it said first, and last
+        self._changes_of_gone = 0
 
     def attach(self, server: ServerState, *, on_client_count: Callable[[], object]) -> None:
         """Answer what other workers and the supervisor ask of ``server``."""
@@ -58,11 +61,20 @@ class Service:
             self._client_counts[message.sender] = message.payload
             on_client_count()
 
+        def changes(message: Message) -> None:
+            first, _ = self._changes.get(message.sender, (message.payload, 0))
+            self._changes[message.sender] = first, message.payload
+
         def gone(place: int) -> None:
+            first, last = self._changes.pop(place, (0, 0))
+            self._changes_of_gone += last - first
             if self._client_counts.pop(place, 0):
                 on_client_count()
 
         channel.on(CLIENT_COUNT, count)
+        channel.on(CHANGES, changes)
+        channel.on(SAVES, lambda message: server.persistence.apply(message.payload))
+        channel.on(SAVES_ASKED, lambda _message: server.persistence.state())
         channel.on_gone = gone
 
     async def join(self, *, on_lost: Callable[[str], None]) -> None:
@@ -88,9 +100,35 @@ class Service:
         self._tell_supervisor(FAILED, {"text": portable(text), "status": status})
         await self.channel.close()
 
-    def ask_to_stop(self) -> None:
-        """Let the supervisor stop all workers."""
-        self._tell_supervisor(STOP, None)
+    def ask_to_stop(self, *, save: bool | None) -> None:
+        """Let the supervisor stop all workers, with a snapshot or without one; None: as the save rules say."""
+        self._tell_supervisor(STOP, save)
+
+    # --------------------------------------------------------------------- saves
+
+    @property
+    def changes_elsewhere(self) -> int:
+        """Changes of values by clients of other workers, since this one heard of them first; at most a second old."""
+        return self._changes_of_gone + sum(last - first for first, last in self._changes.values())
+
+    def tell_changes(self, count: int) -> None:
+        """Tell the others how much was changed here, for their save rules."""
+        if not self.channel.is_alone:
+            with contextlib.suppress(ConnectionError):
+                self.channel.broadcast(CHANGES, count)
+
+    def tell_saves(self, state: dict[str, int | float | bool]) -> None:
+        """Tell the others of a save that has begun or ended here: it is the whole service's."""
+        if not self.channel.is_alone:
+            with contextlib.suppress(ConnectionError):
+                self.channel.broadcast(SAVES, state)
+
+    async def ask_saves(self) -> dict[str, int | float | bool] | None:
+        """What the others know of saves, for a worker that was started later."""
+        if self.channel.is_alone:
+            return None
+        answers = await self.channel.ask_all(SAVES_ASKED)
+        return max((answer.payload for answer in answers), key=lambda state: (state["saves"], state["last_try_s"]), default=None)
 
     def _tell_supervisor(self, topic: str, payload: object) -> None:
         # A supervisor that is gone needs to be told nothing: the channel's end stops this worker.

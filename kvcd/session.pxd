@@ -27,6 +27,7 @@ cdef class Hub:
     cdef public object loop
     cdef public object log
     cdef public object password_required # whether new connections must authenticate
+    cdef public bint slow_only           # every command is looked at by the slow lane, which refuses some of them
     cdef public bint protected           # protected mode: no password, open to the network
     cdef public uint64_t max_clients
     cdef public uint64_t query_buffer_limit_bytes

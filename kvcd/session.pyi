@@ -10,6 +10,7 @@ class Hub:
     next_id: int
     password_required: bool
     protected: bool
+    slow_only: bool
     max_clients: int
     query_buffer_limit_bytes: int
     max_bulk_bytes: int

@@ -22,7 +22,7 @@ from kvcd.listeners import held_sockets, remove_unix_socket, unix_listener
 from kvcd.place_keeper import PlaceKeeper, StartFailure
 from kvcd.placement import Placement
 from kvcd.portable import restored
-from kvcd.service import CHANGE, CHANGED, FAILED, POOL_FACTS, READY, RESET, STOP, STOPPING, TALLY, TOTALS, WAS_RESET
+from kvcd.service import CHANGE, CHANGED, FAILED, POOL_FACTS, READY, RESET, SAVE_AT_END, STOP, STOPPING, TALLY, TOTALS, WAS_RESET
 from kvcd.service_view import ServiceSample, WorkerState
 from kvcd.switchboard import Switchboard
 from kvcd.totals import Ledger, Tally
@@ -32,6 +32,7 @@ from storage.pool import PoolError
 EXIT_FAILURE, EXIT_USAGE = 1, 2
 STOP_MARGIN_S = 1.0  # after stop-deadline-ms, in which a worker closes what it has not finished by then
 CLOSE_POOL_DEADLINE_S = 60.0  # the last one that leaves a pool file brings it to the disk
+SAVE_DEADLINE_S = 600.0  # for a snapshot at the end
 SILENCE_LIMIT_S = 5.0  # after which /readyz says that a worker is not heard of; workers report every second
 
 
@@ -45,6 +46,7 @@ class Supervisor:
         self._switchboard = Switchboard(queue_limit_bytes=config.number("channel-queue-limit"), on_overrun=self._overrun)
         self._keepers = [PlaceKeeper(place, starter=self._start, on_end=self._ended) for place in range(config.workers)]
         self._stop = asyncio.Event()
+        self._save: bool | None = None  # at the end; None: as the save rules say
         self._run = Placement(workers=config.workers)  # what all workers have in common
         self._start_count = 0
         self._has_served = False
@@ -144,10 +146,24 @@ class Supervisor:
         if self._failure is None:
             tell_supervisor(self._config, "STOPPING=1")
             self._log.notice("stopping: finishing what runs", workers=len(self._keepers))
-        for keeper in self._keepers:
+        saves = bool(self._config["save"]) if self._save is None else self._save
+        if not saves or self._failure is not None:
+            await self._stop_these(self._keepers, save=False, close_deadline_s=CLOSE_POOL_DEADLINE_S)
+            return
+        # Whoever saves at the end is the last one: nobody's client can change anything behind it.
+        last = next((keeper for keeper in self._keepers if keeper.is_ready), self._keepers[0])
+        others = [keeper for keeper in self._keepers if keeper is not last]
+        await self._stop_these(others, save=False, close_deadline_s=CLOSE_POOL_DEADLINE_S)
+        await self._stop_these([last], save=True, close_deadline_s=CLOSE_POOL_DEADLINE_S + SAVE_DEADLINE_S)
+
+    async def _stop_these(self, keepers: list[PlaceKeeper], *, save: bool, close_deadline_s: float) -> None:
+        """Stop some workers at once, told whether to save a snapshot when their clients are gone."""
+        with contextlib.suppress(ConnectionError):
+            await asyncio.gather(*(self._switchboard.ask(keeper.place, SAVE_AT_END, save) for keeper in keepers if keeper.is_ready))
+        for keeper in keepers:
             keeper.stop()
         deadline_s = self._config.number("stop-deadline-ms") / 1000 + STOP_MARGIN_S
-        await asyncio.gather(*(keeper.wait_stopped(deadline_s, CLOSE_POOL_DEADLINE_S) for keeper in self._keepers))
+        await asyncio.gather(*(keeper.wait_stopped(deadline_s, close_deadline_s) for keeper in keepers))
 
     # ------------------------------------------------------------ what workers say
 
@@ -156,7 +172,7 @@ class Supervisor:
             READY: self._ready,
             FAILED: self._failed,
             STOPPING: self._stopping,
-            STOP: lambda _message: self._stop.set(),
+            STOP: self._stop_as_asked,
             TALLY: self._report,
             TOTALS: self._totals,
             CHANGE: self._change,
@@ -164,6 +180,11 @@ class Supervisor:
         }
         for topic, handler in handlers.items():
             self._switchboard.on(topic, handler)
+
+    def _stop_as_asked(self, message: Message) -> None:
+        """A client has asked for the end."""
+        self._save = message.payload
+        self._stop.set()
 
     def _ready(self, message: Message) -> None:
         keeper = self._keepers[message.sender]

@@ -11,6 +11,7 @@ from kvcd import logs
 from kvcd.channel_link import read_frame
 from kvcd.config import Config
 from kvcd.directive import ConfigError
+from kvcd.persistence import SnapshotError
 from kvcd.placement import Placement
 from kvcd.server import Server, serve
 from kvcd.service import Service
@@ -27,14 +28,14 @@ async def _serve(config: Config, placement: Placement, sock: socket.socket) -> i
         service.ready({"pool_bytes": server.store.memory()["pool_bytes"]})
 
     try:
-        await serve(config, service, on_ready=ready)
+        saved = await serve(config, service, on_ready=ready)
     except ConfigError as error:
         await service.fail(str(error), EXIT_USAGE)
         return EXIT_USAGE
-    except (PoolError, OSError) as error:
+    except (PoolError, SnapshotError, OSError) as error:
         await service.fail(str(error), EXIT_FAILURE)
         return EXIT_FAILURE
-    return 0
+    return 0 if saved else EXIT_FAILURE
 
 
 def main() -> int:

@@ -98,6 +98,45 @@ class StagedValue(Protocol):
         ...
 
 
+class ArrivingValue(Protocol):
+    """A value as it comes from elsewhere, with all that belongs to it; ``value`` is None for one that is staged."""
+
+    @property
+    def database(self) -> int:
+        """The database that it goes to."""
+        ...
+
+    @property
+    def key(self) -> bytes:
+        """Its key."""
+        ...
+
+    @property
+    def value(self) -> bytes | None:
+        """Its bytes."""
+        ...
+
+    @property
+    def size_bytes(self) -> int:
+        """How many these are."""
+        ...
+
+    @property
+    def expire_at_ms(self) -> int:
+        """Unix time in milliseconds; NO_EXPIRY without one."""
+        ...
+
+    @property
+    def parent(self) -> bytes | None:
+        """The block before it in its chain, where that is known."""
+        ...
+
+    @property
+    def depth(self) -> int:
+        """How many blocks are before it in its chain."""
+        ...
+
+
 Payload = bytes | bytearray | memoryview | StagedValue
 
 

@@ -13,6 +13,7 @@ from kvcd.commands import (
     numbers,
     prefix,
     shutdown,
+    snapshots,
     strings,
 )
 from kvcd.commands.dispatch import dispatch
@@ -32,5 +33,6 @@ __all__ = [
     "numbers",
     "prefix",
     "shutdown",
+    "snapshots",
     "strings",
 ]

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hmac
 
+from kvcd import REDIS_VERSION
 from kvcd.commands.arguments import SYNTAX_ERROR, CommandError, parse_integer, shown, wrong_arity
 from kvcd.commands.keyspace import checked_database
 from kvcd.commands.registry import handles
 from kvcd.context import ClientState, ServerState
 from protocol.replies import OK, Error, Reply, Simple
 
-REDIS_VERSION = "7.2.4"  # whose commands clients may expect when they ask for a version
 DEFAULT_USER = b"default"
 _WRONG_PASSWORD = "WRONGPASS invalid username-password pair or user is disabled."
 _NO_PASSWORD_SET = (

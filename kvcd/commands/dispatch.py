@@ -7,6 +7,7 @@ import time
 from kvcd.commands.arguments import BUSY, UNREACHABLE, CommandError, shown, wrong_arity
 from kvcd.commands.registry import HANDLERS
 from kvcd.context import MAX_KEY_BYTES, ClientState, ServerState
+from kvcd.persistence import MISCONF
 from protocol.command_table import CommandSpec, lookup, lookup_subcommand
 from protocol.replies import Error, Reply
 
@@ -30,6 +31,8 @@ async def dispatch(client: ClientState, server: ServerState, args: list[bytes]) 
     client.last_command = spec.name
     try:
         _admit(client, spec, args)
+        if server.persistence.refuses_writes and ("write" in spec.flags or spec.name == "ping"):
+            raise CommandError(MISCONF)
         _refuse_lost_keys(client, server, spec, args)
     except CommandError as refused:
         count.rejected += 1

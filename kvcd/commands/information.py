@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 
 import kvcd
-from kvcd.commands.connection import REDIS_VERSION
+from kvcd import REDIS_VERSION
 from kvcd.commands.registry import handles
 from kvcd.context import ClientState, ServerState
 from kvcd.totals import Tally
@@ -119,18 +119,7 @@ def _pool(server: ServerState, totals: Tally) -> Fields:
 
 
 def _persistence(server: ServerState, totals: Tally) -> Fields:
-    return {
-        "loading": 0,
-        "async_loading": 0,
-        "rdb_changes_since_last_save": 0,
-        "rdb_bgsave_in_progress": 0,
-        "rdb_last_save_time": server.service.placement.started_at_ms // 1000,
-        "rdb_last_bgsave_status": "ok",
-        "aof_enabled": 0,
-        "aof_rewrite_in_progress": 0,
-        "aof_last_bgrewrite_status": "ok",
-        "aof_last_write_status": "ok",
-    }
+    return server.persistence.information()
 
 
 def _stats(server: ServerState, totals: Tally) -> Fields:

@@ -190,6 +190,7 @@ async def handle_flush(client: ClientState, server: ServerState, args: list[byte
     if len(args) > 2 or (len(args) == 2 and args[1].lower() not in (b"async", b"sync")):
         raise CommandError(SYNTAX_ERROR)
     await server.store.flush(client.db if args[0].lower() == b"flushdb" else None)
+    server.persistence.note_flush()
     return OK
 
 

@@ -12,6 +12,8 @@ import hiredis
 from kvcd.commands import dispatch
 from kvcd.config import Config
 from kvcd.context import ClientState
+from kvcd.logs import get_logger
+from kvcd.persistence import Persistence
 from kvcd.placement import Placement
 from kvcd.service import Service as WholeService
 from kvcd.statistics import Statistics
@@ -66,6 +68,11 @@ class PlainServer:
     counts: dict[str, int] = field(default_factory=dict)
     stops: list[tuple[bool | None, bool, bool]] = field(default_factory=list)
     may_stop: bool = True
+    persistence: Persistence = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Begin without a pool that could be saved."""
+        self.persistence = Persistence(self.config, get_logger("persistence"), lambda: 0)
 
     def now_ms(self) -> int:
         """Return the model's time."""

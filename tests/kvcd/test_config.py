@@ -202,7 +202,7 @@ def test_what_only_asks_for_durability_or_events_is_taken_and_told(tmp_path: Pat
     file.write_text("save 900 1\nappendonly yes\nappendfsync always\nauto-aof-rewrite-percentage 50\nnotify-keyspace-events Ex\n")
     config = load(str(file))
     told = {name: reason for reason, names in config.ignored().items() for name in names}
-    assert set(told) == {"save", "appendonly", "appendfsync", "auto-aof-rewrite-percentage", "notify-keyspace-events"}
+    assert set(told) == {"appendonly", "appendfsync", "auto-aof-rewrite-percentage", "notify-keyspace-events"}
     assert "no append-only file" in told["appendonly"]
     assert "file:PATH" in told["appendonly"]
     assert "no keyspace events" in told["notify-keyspace-events"]
@@ -226,7 +226,7 @@ def test_what_means_nothing_is_told_at_run_time_too() -> None:
 def test_what_means_nothing_here_is_taken_and_told() -> None:
     config = load("--activedefrag", "no", "--save", "900", "1", "--lua-time-limit", "100", "--list-max-ziplist-entries", "9")
     told = [name for names in config.ignored().values() for name in names]
-    assert sorted(told) == ["activedefrag", "busy-reply-threshold", "save"]
+    assert sorted(told) == ["activedefrag", "busy-reply-threshold"]
 
 
 # Texts and units
