@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from kvcd.remote_nodes import RemoteNodes
 
 MAINTENANCE_SHARE = 0.02  # of the time, for expiry and other work of the store; ten times that while much has expired
+URGENT_PAUSE_S = 0.02  # between two turns of background work while there is more of it
 OWN_DESCRIPTORS = 64  # kept back from clients: listeners, the pool, the log, and connections that are being refused
 EXIT_FAILURE = 1
 
@@ -58,6 +59,7 @@ class Server:
         self._pool: OpenedPool | None = None
         self._remote: RemoteNodes | None = None
         self._is_maintaining = False
+        self._is_urgent = False
         self._listeners: list[asyncio.AbstractServer] = []
         self._output_watch = OutputWatch()
         self._operations = (0, time.monotonic())
@@ -112,6 +114,7 @@ class Server:
         if pool.recovered:
             report = recover(store)
             self.log.notice("keys of an earlier run are served", keys=report.keys, seconds=round(report.seconds, 3))
+        store.share(pool.locks, alone=pool.alone)
         pool.ready()
         return store
 
@@ -215,9 +218,18 @@ class Server:
     def _maintain(self, budget_ms: float) -> None:
         """Background work of the store, which may wait for memory nodes."""
         try:
-            self._store.maintain(budget_ms)
+            if self._store.maintain(budget_ms) and self._remote is None and not self._is_urgent:
+                self._is_urgent = True
+                asyncio.get_running_loop().call_later(URGENT_PAUSE_S, self._maintain_again, budget_ms)
         finally:
             self._is_maintaining = False
+
+    def _maintain_again(self, budget_ms: float) -> None:
+        """There was more to do than one turn's share: go on before the next tick."""
+        self._is_urgent = False
+        if self._pool is not None and not self._is_maintaining:
+            self._is_maintaining = True
+            self._maintain(budget_ms)
 
     async def stop(self) -> None:
         """Stop accepting, let what runs finish within `stop-deadline-ms`, close everything, leave the pool in order."""

@@ -136,6 +136,7 @@ cdef struct NodeRound:
     bint is_open             # not all of them are DONE
     bint is_waiting          # some of them wait for memory
     uint64_t epoch_moves     # of the pool, when the keys were placed
+    uint8_t phase            # of the grace periods, when it began
     bint reads_epochs        # the doorbell under way reads the databases' epochs
     bint reads_counters      # and the change counters
     uint32_t remembered      # look-ups that the location cache may answer

@@ -52,7 +52,7 @@ from storage.engine cimport (
     home_of,
     slot_words,
 )
-from storage.fabric.base cimport OP_CAS, OP_READ, OP_WRITE, FabricOp
+from storage.fabric.base cimport OP_CAS, OP_FENCE, OP_READ, OP_WRITE, FabricOp
 from storage.lookup cimport locate_payload, parse_cell, read_list_page, same_key
 from storage.words cimport (
     CELL_HAS_EXPIRY,
@@ -577,8 +577,20 @@ cdef void reserve(Engine engine, Batch batch, Request *request) noexcept nogil:
     op = emit(batch, OP_CAS, engine.pool.slot_offset(request.slot) + 8, NULL, 0)
     op.compare = word1
     op.swap = make_word1(request.tag, distance, binding)
-    engine.read_sets(batch, request, request.set_count)
+    look_again(engine, batch, request, request.set_count)
     request.state = RESERVE
+
+
+cdef void look_again(Engine engine, Batch batch, Request *request, uint32_t sets) noexcept nogil:
+    """Read the sets once more, and for NX the epoch behind them: what a flush left may have been swept before.
+
+    A key that was there until the flush would pass for absent. Whoever writes whatever is there has written it before the flush.
+    """
+    cdef FabricOp *op
+    engine.read_sets(batch, request, sets)
+    if request.condition == CONDITION_NX:
+        op = emit(batch, OP_READ, engine.pool.epoch_offset(request.database), &request.epoch_after, 8)
+        op.flags = OP_FENCE
 
 
 cdef void release_reservation(Engine engine, Request *request) noexcept nogil:
@@ -606,9 +618,12 @@ cdef void after_reserve(Engine engine, Batch batch, Request *request) noexcept n
         wanted = overflow_distance((<uint64_t *>request.sets)[0]) + 1
         if wanted > request.set_count:
             request.extended_check = True
-            engine.read_sets(batch, request, wanted)
+            look_again(engine, batch, request, wanted)
             return
     request.extended_check = False
+    if request.condition == CONDITION_NX and <uint32_t>request.epoch_after != request.epoch:
+        begin_after_flush(engine, batch, request)
+        return
     total = request.set_count * SLOTS_PER_SET
     for number in range(total):
         words = slot_words(request, number)
@@ -691,35 +706,27 @@ cdef void publish(Engine engine, Batch batch, Request *request) noexcept nogil:
     op = emit(batch, OP_CAS, engine.pool.slot_offset(request.slot), NULL, 0)
     op.compare = request.reserved_word
     op.swap = request.new_word
-    emit(batch, OP_READ, engine.pool.epoch_offset(request.database), &request.epoch_after, 8)
     request.state = PUBLISH
 
 
-cdef bint withdraw(Engine engine, Request *request) noexcept nogil:
-    """The database was flushed before this was published: take it out again, to insert it anew; False when others were faster.
+cdef void begin_after_flush(Engine engine, Batch batch, Request *request) noexcept nogil:
+    """The database was flushed before the last look at the sets: insert anew under its new epoch.
 
-    What the flush left may have been swept meanwhile, so a key that was there all the time would pass for absent.
+    Nobody has seen this one: what was published once must not be published again, or it would be there before the flush and after it.
     """
-    engine.note_epoch(request.database, request.epoch_after)
-    if engine.pool.compare_and_swap(
-        engine.pool.slot_offset(request.slot), request.new_word, freed_word(engine.pool.word_format, request.new_word)
-    ) != request.new_word:
-        return False
-    # Somebody who knows as little of the flush may be reading the cell; its pages go to the next.
-    engine.reclaimer.retire(request.new_location, request.new_class, NULL, 0)
+    release_reservation(engine, request)
+    engine.allocator.free_cell(request.new_location, request.new_class)
     request.has_new_cell = False
     if request.raised:
         request.raised = False
         engine.lower_overflow(request.home)
+    engine.note_epoch(request.database, request.epoch_after)
     engine.place(request)
-    return True
+    engine.restart(batch, request)
 
 
 cdef void after_publish(Engine engine, Batch batch, Request *request) noexcept nogil:
     if batch.round.finished.items[request.cas_op].result != request.reserved_word:
-        engine.restart(batch, request)
-        return
-    if <uint32_t>request.epoch_after != request.epoch and withdraw(engine, request):
         engine.restart(batch, request)
         return
     request.is_published = True

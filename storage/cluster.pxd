@@ -4,8 +4,9 @@
 cimport cython
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
+from storage.adoption cimport Adoption
 from storage.batch cimport Batch, Request
-from storage.engine cimport Engine
+from storage.engine cimport DatabaseCounts, Engine
 from storage.policy cimport EvictionPolicy
 
 
@@ -14,8 +15,12 @@ cdef class Node:
     cdef readonly str name
     cdef readonly Engine engine          # None while the node has not been reached yet
     cdef readonly EvictionPolicy policy
+    cdef readonly Adoption adoption      # None where no other front end can be
     cdef readonly uint64_t seed
+    cdef int64_t looked_at_ms            # when deaths were looked for, on the monotonic clock
     cdef bint is_lost(self) noexcept
+    cdef bint count(self, uint32_t database, DatabaseCounts *total) noexcept
+    cdef bint may_hold(self, uint32_t database) noexcept
 
 
 @cython.final

@@ -1,6 +1,8 @@
 from collections.abc import Sequence
 
+from storage.adoption import Adoption
 from storage.engine import Engine
+from storage.membership import Membership
 from storage.policy import EvictionPolicy
 
 MAX_NODES: int
@@ -10,7 +12,9 @@ class Node:
     engine: Engine | None
     policy: EvictionPolicy
     seed: int
+    adoption: Adoption | None
     def __init__(self, name: str, engine: Engine | None, policy: str) -> None: ...
+    def share(self, membership: Membership | None, *, alone: bool) -> None: ...
 
 class Cluster:
     nodes: list[Node]

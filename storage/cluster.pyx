@@ -10,8 +10,9 @@ import hashlib
 
 from libc.stdint cimport uint32_t, uint64_t
 
+from storage.adoption cimport Adoption
 from storage.batch cimport KIND_READ, STATUS_MISS, STATUS_UNREACHABLE, Batch, NodeRound, Request
-from storage.engine cimport DONE, Engine, hash_request
+from storage.engine cimport DONE, DatabaseCounts, Engine, hash_request
 from storage.policy cimport EvictionPolicy
 from storage.words cimport MAX_NODES as MOST_NODES
 
@@ -33,6 +34,23 @@ cdef class Node:
             self.engine = engine
             self.policy = EvictionPolicy(engine, policy)
             engine.room = self.policy
+
+    def share(self, membership, *, bint alone) -> None:
+        """Other front ends use this node too, or may: ``membership`` proves which are dead. ``alone``: nobody else is there yet."""
+        self.adoption = Adoption(self.engine, self.policy, membership, alone)
+
+    cdef bint count(self, uint32_t database, DatabaseCounts *total) noexcept:
+        """Keys of a database on this node, of all front ends; False when the node is lost."""
+        if self.adoption is not None:
+            return self.engine.total_counts(database, total)
+        total.keys = self.engine.keys[database]
+        total.expires = self.engine.expires[database]
+        total.stored_bytes = self.engine.stored_bytes[database]
+        return True
+
+    cdef bint may_hold(self, uint32_t database) noexcept:
+        """Whether a database may have keys here: others may have stored some that are not counted here."""
+        return self.adoption is not None or self.engine.keys[database] > 0 or self.engine.pool.refresh_high_water() > 1
 
     cdef bint is_lost(self) noexcept:
         return self.engine is None or self.engine.pool.fabric.is_lost

@@ -51,6 +51,13 @@ cdef struct EngineCounts:
     uint64_t damaged
     uint64_t batches
 
+# A front end's counts of one database, as they lie in the pool. A negative number is what it deleted of what others had counted.
+cdef struct DatabaseCounts:
+    uint64_t epoch      # lower half; the upper half of database 0's: how many changes were counted
+    int64_t keys
+    int64_t expires
+    int64_t stored_bytes
+
 cdef struct SlotName:
     uint32_t slot
     uint64_t word
@@ -78,6 +85,8 @@ cdef class Engine:
     cdef int64_t keys[MAX_DATABASES]
     cdef int64_t expires[MAX_DATABASES]
     cdef int64_t stored_bytes[MAX_DATABASES]   # keys and values, without anything of ours
+    cdef DatabaseCounts published[MAX_DATABASES]   # as others see it
+    cdef uint64_t published_changes
     cdef int64_t now_ms
     cdef uint32_t database_count
     cdef uint64_t random_state
@@ -113,6 +122,10 @@ cdef class Engine:
     cdef void note_epoch(self, uint32_t database, uint64_t seen) noexcept nogil
     cdef void note_epochs(self, const uint64_t *seen) noexcept nogil
     cdef void look_at_epochs(self) noexcept nogil
+    cdef void publish_counts(self, NodeRound *round) noexcept nogil
+    cdef void forget_counts(self)
+    cdef bint total_counts(self, uint32_t database, DatabaseCounts *total) noexcept nogil
+    cdef uint64_t changes(self) noexcept nogil
     cdef void _take_epochs(self, Batch batch, NodeRound *round) noexcept nogil
     cdef void _read_along(self, Batch batch, NodeRound *round) noexcept nogil
     cdef void _drop_emptied(self, NodeRound *round) noexcept nogil

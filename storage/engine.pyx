@@ -47,6 +47,7 @@ from storage.words cimport (
     CHANGE_COUNTERS,
     MAX_DATABASES,
     MAX_DISTANCE,
+    MAX_FRONT_ENDS,
     PAGE_HEAD_BYTES,
     SET_BYTES,
     SLOTS_PER_SET,
@@ -110,7 +111,8 @@ cdef class Engine:
         self.room = Room()
         self.expiry_batch = Batch(64)
         self.database_count = 16
-        self.random_state = 0x9E3779B97F4A7C15
+        self.random_state = <uint64_t>0x9E3779B97F4A7C15 ^ (<uint64_t>pool.front_end << 32)  # not all the same samples
+        self._take_up_counts()
         if pool.fabric.is_remote and location_entries:
             self.locations = LocationCache(location_entries)
             if pool.read_into(pool.geometry.counters, self.locations.snapshot, sizeof(self.locations.snapshot)) == 0:
@@ -139,6 +141,7 @@ cdef class Engine:
         batch.now_ms = self.now_ms
         batch.now32 = <uint32_t>self.now_ms
         batch.round = round
+        round.phase = self.reclaimer.begin_round()
         round.reads_epochs = True
         round.epoch_moves = self.pool.epoch_moves
         round.reads_counters = False
@@ -221,6 +224,8 @@ cdef class Engine:
         """Send off what nobody waits for, and clean up behind the batch."""
         batch.round = round
         self._take_released(round, True)
+        if self.pool.front_end_high_water > 1:
+            self.publish_counts(round)
         if round.trailing.count:
             self.pool.fabric.forget(self.pool.fabric.post(round.trailing.items, round.trailing.count))
             round.trailing.count = 0
@@ -228,6 +233,7 @@ cdef class Engine:
         if round.reads_counters:
             self.locations.take_snapshot(round.counters)
             round.reads_counters = False
+        self.reclaimer.end_round(round.phase)
         self.reclaimer.collect(False)
         if self.expired_count and not self.is_expiring:
             self._remove_expired()
@@ -310,6 +316,90 @@ cdef class Engine:
         cdef uint64_t seen[MAX_DATABASES]
         if self.pool.read_into(self.pool.geometry.databases, seen, self.database_count * 8) == 0:
             self.note_epochs(seen)
+
+    # ------------------------------------------------------------------ counts
+
+    def _take_up_counts(self) -> None:
+        """Whoever had this row before counted keys that are still there."""
+        cdef uint32_t i
+        if self.pool.read_into(self.pool.counts_offset(self.pool.front_end, 0), self.published, sizeof(self.published)) != 0:
+            return
+        for i in range(MAX_DATABASES):
+            if <uint32_t>self.published[i].epoch == <uint32_t>self.pool.epochs[i]:
+                self.keys[i] = self.published[i].keys
+                self.expires[i] = self.published[i].expires
+                self.stored_bytes[i] = self.published[i].stored_bytes
+
+    cdef void forget_counts(self):
+        """Begin at zero: every key will be counted anew."""
+        memset(self.keys, 0, sizeof(self.keys))
+        memset(self.expires, 0, sizeof(self.expires))
+        memset(self.stored_bytes, 0, sizeof(self.stored_bytes))
+        memset(self.published, 0, sizeof(self.published))
+
+    cdef uint64_t changes(self) noexcept nogil:
+        """How often something was counted."""
+        return (
+            self.counts.inserted + self.counts.overwritten + self.counts.deleted + self.counts.expired + self.counts.evicted
+            + self.pool.epoch_moves
+        )
+
+    cdef void publish_counts(self, NodeRound *round) noexcept nogil:
+        """Write what has changed of this front end's counts, behind the batch of a round (nobody waits for it), or at once for NULL."""
+        cdef uint64_t changes = self.changes()
+        cdef uint64_t epoch
+        cdef uint32_t i
+        cdef FabricOp *op
+        if changes == self.published_changes:
+            return
+        self.published_changes = changes
+        for i in range(self.database_count):
+            epoch = <uint32_t>self.pool.epochs[i]
+            if i == 0:
+                epoch |= changes << 32
+            if (
+                self.published[i].epoch == epoch and self.published[i].keys == self.keys[i]
+                and self.published[i].expires == self.expires[i] and self.published[i].stored_bytes == self.stored_bytes[i]
+            ):
+                continue
+            self.published[i].epoch = epoch
+            self.published[i].keys = self.keys[i]
+            self.published[i].expires = self.expires[i]
+            self.published[i].stored_bytes = self.stored_bytes[i]
+            if round == NULL:
+                self.pool.write_from(self.pool.counts_offset(self.pool.front_end, i), &self.published[i], sizeof(DatabaseCounts))
+                continue
+            op = append_operation(&round.trailing)
+            op.opcode = OP_WRITE
+            op.offset = self.pool.counts_offset(self.pool.front_end, i)
+            op.local = &self.published[i]
+            op.length = sizeof(DatabaseCounts)
+
+    cdef bint total_counts(self, uint32_t database, DatabaseCounts *total) noexcept nogil:
+        """What all front ends have counted, those that are gone too, and what a recount has put right. False when the node is lost."""
+        cdef FabricOp ops[MAX_FRONT_ENDS + 1]
+        cdef DatabaseCounts rows[MAX_FRONT_ENDS + 1]
+        cdef uint32_t count, i
+        cdef uint32_t epoch = <uint32_t>self.pool.epochs[database]
+        memset(total, 0, sizeof(DatabaseCounts))
+        total.keys = self.keys[database]
+        total.expires = self.expires[database]
+        total.stored_bytes = self.stored_bytes[database]
+        count = MAX_FRONT_ENDS + 1
+        memset(ops, 0, sizeof(ops))
+        for i in range(count):
+            ops[i].opcode = OP_READ
+            ops[i].offset = self.pool.counts_offset(i, database)
+            ops[i].local = &rows[i]
+            ops[i].length = sizeof(DatabaseCounts)
+        if self.pool.submit(ops, <int>count) != 0:
+            return False
+        for i in range(count):
+            if i != <uint32_t>self.pool.front_end and <uint32_t>rows[i].epoch == epoch:
+                total.keys += rows[i].keys
+                total.expires += rows[i].expires
+                total.stored_bytes += rows[i].stored_bytes
+        return True
 
     cdef void _supply(self, Batch batch) noexcept nogil:
         """Make room for the requests that wait for memory or for a slot, or refuse them.

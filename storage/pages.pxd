@@ -36,12 +36,18 @@ cdef class PageAllocator:
     cdef uint64_t class_pages[CELL_CLASSES]
     cdef uint64_t class_cells[CELL_CLASSES]
     cdef uint64_t payload_pages
+    cdef uint32_t *holders          # of a payload page: the unfinished large value that holds it, 0 for none
+    cdef uint64_t *suspect_cells    # while a sweep for what the dead left is under way: 16 words a page, a bit for each cell in doubt
     cdef int64_t allocate_cell(self, uint32_t cell_class) noexcept nogil
     cdef void free_cell(self, uint32_t location, uint32_t cell_class) noexcept nogil
     cdef uint32_t claim_pages(self, uint32_t count, uint32_t *pages, uint32_t kind, uint32_t cell_class) noexcept nogil
     cdef void free_pages(self, const uint32_t *pages, uint32_t count) noexcept nogil
     cdef uint32_t release_spares(self) noexcept nogil
     cdef int adopt_cell(self, uint32_t page, uint32_t cell_class) noexcept nogil
+    cdef void take_over(self, uint32_t page, uint32_t cell_class) noexcept nogil
+    cdef void hold(self, const uint32_t *pages, uint32_t count, uint32_t holder) noexcept nogil
+    cdef void let_go(self, const uint32_t *pages, uint32_t count, uint32_t holder) noexcept nogil
+    cdef bint free_exactly(self, uint32_t page, uint64_t word) noexcept nogil
     cdef void mark_cell_used(self, uint32_t location) noexcept nogil
     cdef void _link(self, uint32_t page) noexcept nogil
     cdef void _unlink(self, uint32_t page) noexcept nogil

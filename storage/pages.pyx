@@ -14,7 +14,7 @@ from libc.string cimport memset
 from storage.cells cimport CELL_BYTES, CELLS_IN_PAGE
 from storage.fabric.base cimport OP_CAS, OP_READ, FabricOp
 from storage.fabric.builtins cimport __builtin_ctzll, __builtin_popcountll
-from storage.pool cimport Pool
+from storage.pool cimport GLOBAL_PAGES_USED, Pool
 from storage.words cimport (
     CELL_CLASSES,
     PAGE_BYTES,
@@ -47,7 +47,8 @@ cdef class PageAllocator:
         self.known_words = <uint64_t *>calloc(pages, 8)
         self.free_capacity = TABLE_CHUNK
         self.free_stack = <uint32_t *>calloc(TABLE_CHUNK, 4)
-        if self.cell_pages == NULL or self.known_words == NULL or self.free_stack == NULL:
+        self.holders = <uint32_t *>calloc(pages, 4)
+        if self.holders == NULL or self.cell_pages == NULL or self.known_words == NULL or self.free_stack == NULL:
             raise MemoryError("no memory for the page allocator's books")
         for number in range(CELL_CLASSES):
             self.partial[number] = -1
@@ -57,6 +58,8 @@ cdef class PageAllocator:
         free(self.cell_pages)
         free(self.known_words)
         free(self.free_stack)
+        free(self.holders)
+        free(self.suspect_cells)
 
     # ------------------------------------------------------------------ cells
 
@@ -107,6 +110,42 @@ cdef class PageAllocator:
         self._link(page)
         return 0
 
+    cdef void take_over(self, uint32_t page, uint32_t cell_class) noexcept nogil:
+        """Begin the books of a page whose owner is dead, and which is ours now: every cell counts as used until it is proved free."""
+        cdef CellPage *state = &self.cell_pages[page]
+        memset(state, 0, sizeof(CellPage))
+        state.capacity = CELLS_IN_PAGE[cell_class]
+        state.cell_class = cell_class
+        state.owned = True
+        state.next_page = -1
+        state.previous_page = -1
+        self.class_pages[cell_class] += 1
+        self.class_cells[cell_class] += state.capacity
+
+    cdef void hold(self, const uint32_t *pages, uint32_t count, uint32_t holder) noexcept nogil:
+        """Claimed pages that no slot names for as long as a large value is being received."""
+        cdef uint32_t i
+        for i in range(count):
+            self.holders[pages[i]] = holder
+
+    cdef void let_go(self, const uint32_t *pages, uint32_t count, uint32_t holder) noexcept nogil:
+        """They are published, or were freed. By now another value may hold them."""
+        cdef uint32_t i
+        for i in range(count):
+            if self.holders[pages[i]] == holder:
+                self.holders[pages[i]] = 0
+
+    cdef bint free_exactly(self, uint32_t page, uint64_t word) noexcept nogil:
+        """Free a page that nobody names, unless its word has changed: somebody else was about to free it."""
+        cdef uint64_t freed = make_page_word(word, PAGE_FREE, 0, 0, 0)
+        if self.pool.compare_and_swap(self.pool.page_word_offset(page), word, freed) != word:
+            return False
+        self.known_words[page] = freed
+        self._push_free(page)
+        self.payload_pages -= 1 if self.payload_pages else 0
+        self.used_pages = self.pool.fetch_and_add(self.pool.geometry.globals + GLOBAL_PAGES_USED, -<uint64_t>1) - 1
+        return True
+
     cdef void mark_cell_used(self, uint32_t location) noexcept nogil:
         """Recovery: a published value lives here."""
         cdef uint32_t page = location_page(location)
@@ -132,6 +171,8 @@ cdef class PageAllocator:
             return
         if state.free_bits[cell >> 6] & bit:
             return  # free already: a double free must not hand it out twice
+        if self.suspect_cells != NULL:
+            self.suspect_cells[page * 16 + (cell >> 6)] &= ~bit
         state.free_bits[cell >> 6] |= bit
         state.free_cells += 1
         self.class_cells[state.cell_class] -= 1
@@ -265,7 +306,7 @@ cdef class PageAllocator:
         """Claim ``count`` pages, all or none: ``count``, or 0 when that would pass the limit."""
         cdef FabricOp ops[CLAIM_CHUNK]
         cdef uint32_t candidates[CLAIM_CHUNK]
-        cdef uint64_t used_offset = self.pool.geometry.globals
+        cdef uint64_t used_offset = self.pool.geometry.globals + GLOBAL_PAGES_USED
         cdef uint32_t got = 0, asked, i, page
         cdef uint64_t before
         before = self.pool.fetch_and_add(used_offset, count)
@@ -347,7 +388,7 @@ cdef class PageAllocator:
                     self.known_words[page] = ops[i].result
             done += asked
         self.payload_pages -= freed if freed <= self.payload_pages else self.payload_pages
-        self.used_pages = self.pool.fetch_and_add(self.pool.geometry.globals, -freed) - freed
+        self.used_pages = self.pool.fetch_and_add(self.pool.geometry.globals + GLOBAL_PAGES_USED, -freed) - freed
 
     cdef int _push_free(self, uint32_t page) noexcept nogil:
         cdef uint32_t *larger

@@ -45,7 +45,7 @@ cdef enum GlobalWord:
     GLOBAL_HIGH_WATER = 8     # front ends ever attached: highest number + 1
     GLOBAL_TICKET = 16        # grace periods asked for so far
     GLOBAL_DEATHS = 24        # front ends that have gone so far
-    GLOBAL_BYTES = 32
+    GLOBAL_AUDITS = 32        # corrections of the pages in use
 
 # Words of a front end's row.
 cdef enum RowWord:

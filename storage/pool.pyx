@@ -188,7 +188,7 @@ cdef class Pool:
     def _enter(self) -> None:
         """Take the front end's row, which nobody alive has: next incarnation, empty hazards, high-water mark raised."""
         cdef uint64_t row = self.row_offset(self.front_end)
-        cdef uint64_t life = 0, high, found
+        cdef uint64_t life = 0, high = 0, found
         # Whoever had the number before reads no more: what its row names goes first.
         self.write(row + ROW_HAZARDS, bytes(8))
         self.write(self.hazard_offset(self.front_end, 0), bytes(HAZARDS_PER_ROW * 8))
@@ -201,16 +201,17 @@ cdef class Pool:
                 break
             life = found
         self.incarnation = <uint32_t>(((life >> 1) + 1) & 0x7FFF)
-        high = 0
+        self.read_into(self.geometry.globals + GLOBAL_HIGH_WATER, &high, 8)
         while True:
+            # The upper half moves with everybody who comes: whoever lowers the lower half notices it.
             found = self.compare_and_swap(
-                self.geometry.globals + GLOBAL_HIGH_WATER, high, max(high, <uint64_t>(self.front_end + 1))
+                self.geometry.globals + GLOBAL_HIGH_WATER, high,
+                (((high >> 32) + 1) << 32) | max(<uint64_t><uint32_t>high, <uint64_t>(self.front_end + 1)),
             )
             if found == high:
                 break
             high = found
-        # Clamped: a damaged word must not make anyone read more rows than there are.
-        self.front_end_high_water = <uint32_t>min(max(high, <uint64_t>(self.front_end + 1)), <uint64_t>MAX_FRONT_ENDS)
+        self.refresh_high_water()
         if life & 1:
             # Its earlier self died and nobody had noticed: what that one held is to be looked for.
             self.fetch_and_add(self.geometry.globals + GLOBAL_DEATHS, 1)
@@ -258,11 +259,30 @@ cdef class Pool:
         return epoch
 
     cdef uint32_t refresh_high_water(self) noexcept nogil:
-        """Read again how many front ends have ever attached."""
-        cdef uint64_t high = 0
-        if self.read_into(self.geometry.globals + GLOBAL_HIGH_WATER, &high, 8) == 0 and self.front_end_high_water < high <= MAX_FRONT_ENDS:
-            self.front_end_high_water = <uint32_t>high
+        """Read again up to which number there may be front ends."""
+        cdef uint64_t word = 0
+        cdef uint32_t high
+        if self.read_into(self.geometry.globals + GLOBAL_HIGH_WATER, &word, 8) == 0:
+            # Clamped: a damaged word must not make anyone read more rows than there are.
+            high = <uint32_t>word if <uint32_t>word <= MAX_FRONT_ENDS else MAX_FRONT_ENDS
+            self.front_end_high_water = high if high > <uint32_t>self.front_end else <uint32_t>self.front_end + 1
         return self.front_end_high_water
+
+    def lower_high_water(self) -> None:
+        """When nobody is left above it, others need look at no more rows than up to the highest number in use."""
+        cdef uint64_t word = 0
+        cdef uint32_t number, high
+        self.read_into(self.geometry.globals + GLOBAL_HIGH_WATER, &word, 8)
+        rows = struct.unpack(f"<{MAX_FRONT_ENDS * FRONT_END_ROW_BYTES // 8}Q", self.read(self.geometry.front_ends, MAX_FRONT_ENDS * FRONT_END_ROW_BYTES))
+        high = <uint32_t>self.front_end + 1
+        for number in range(high, MAX_FRONT_ENDS):
+            if rows[number * FRONT_END_ROW_BYTES // 8] & 1:
+                high = number + 1
+        # Who enters sets its row first and moves this word then, so a row that was missed makes this fail.
+        if high < <uint32_t>word and self.compare_and_swap(
+            self.geometry.globals + GLOBAL_HIGH_WATER, word, (((word >> 32) + 1) << 32) | high
+        ) == word:
+            self.front_end_high_water = high
 
     cdef int submit(self, FabricOp *ops, int count) noexcept nogil:
         return self.fabric.execute(ops, count)

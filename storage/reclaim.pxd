@@ -2,7 +2,7 @@
 """Hazards and retirement: memory is used again only when nobody can be reading it."""
 
 cimport cython
-from libc.stdint cimport int16_t, uint32_t, uint64_t
+from libc.stdint cimport int16_t, uint8_t, uint32_t, uint64_t
 
 from storage.pages cimport PageAllocator
 from storage.pool cimport Pool
@@ -20,6 +20,7 @@ cdef struct Retired:
     uint32_t location
     uint32_t cell_class
     uint32_t page_count
+    uint8_t phase      # of the grace periods, when it was unlinked
     uint32_t *pages
 
 
@@ -43,10 +44,21 @@ cdef class Reclaimer:
     cdef int16_t free_hint                   # no place before this one is free
     cdef uint64_t pinned_pages
     cdef uint64_t pinned_limit_pages         # beyond it no further value is sent before one is done
+    # Grace periods: everything of the phase before the present one must be over before one has passed.
+    cdef uint8_t phase
+    cdef uint32_t open_rounds[2]             # batches under way
+    cdef uint32_t retired_of[2]              # values unlinked and not freed
+    cdef uint32_t pins_of[2]                 # values being sent
+    cdef uint8_t pin_phase[HAZARDS_PER_ROW]
     cdef uint64_t *all_rows                  # copies of the other rows, as far as each is used
     cdef uint32_t row_used[MAX_FRONT_ENDS]
     cdef void retire(self, uint32_t location, uint32_t cell_class, const uint32_t *pages, uint32_t page_count) noexcept nogil
     cdef void collect(self, bint now) noexcept nogil
+    cdef uint8_t begin_round(self) noexcept nogil
+    cdef void end_round(self, uint8_t phase) noexcept nogil
+    cdef uint8_t present_phase(self) noexcept nogil
+    cdef void turn(self) noexcept nogil
+    cdef bint is_settled(self) noexcept nogil
     cdef int _read_rows(self) noexcept nogil
     cdef void _free_unnamed(self, Retired *entries, uint32_t total, uint32_t rows) noexcept nogil
     cdef void _keep(self, Retired entry) noexcept nogil

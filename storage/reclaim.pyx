@@ -7,13 +7,13 @@ after a look at the rows of all front ends that began after the slot was changed
 """
 
 cimport cython
-from libc.stdint cimport int16_t, uint32_t, uint64_t
+from libc.stdint cimport int16_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport abort, calloc, free, malloc, realloc
 from libc.string cimport memcpy, memset
 
 from storage.fabric.base cimport OP_READ, OP_WRITE, FabricOp
 from storage.pages cimport PageAllocator
-from storage.pool cimport Pool
+from storage.pool cimport GLOBAL_HIGH_WATER, ROW_HAZARDS, Pool
 from storage.words cimport FRONT_END_ROW_BYTES, HAZARDS_PER_ROW, MAX_FRONT_ENDS
 
 cdef enum:
@@ -48,6 +48,8 @@ cdef class Reclaimer:
         entry.cell_class = cell_class
         entry.page_count = page_count
         entry.pages = NULL
+        entry.phase = self.present_phase()
+        self.retired_of[entry.phase] += 1
         if page_count:
             entry.pages = <uint32_t *>malloc(page_count * 4)
             if entry.pages == NULL:
@@ -109,7 +111,7 @@ cdef class Reclaimer:
         while True:
             memset(ops, 0, 2 * sizeof(FabricOp))
             ops[0].opcode = OP_READ
-            ops[0].offset = self.pool.geometry.globals + 8
+            ops[0].offset = self.pool.geometry.globals + GLOBAL_HIGH_WATER
             ops[0].local = &high_water
             ops[0].length = 8
             ops[1].opcode = OP_READ
@@ -119,6 +121,7 @@ cdef class Reclaimer:
             # One's own row needs no look at the pool: what it holds there is known here.
             if self.pool.submit(ops, 2 if rows > 1 else 1) != 0:
                 return -1
+            high_water = <uint32_t>high_water  # the upper half counts who came and went
             if high_water <= rows or high_water > MAX_FRONT_ENDS:
                 break
             # A front end joined: its row counts too.
@@ -175,6 +178,7 @@ cdef class Reclaimer:
         for i in range(total):
             if entries[i].cell_class == KEPT:
                 continue
+            self.retired_of[entries[i].phase] -= 1
             self.allocator.free_cell(entries[i].location, entries[i].cell_class)
             if entries[i].page_count:
                 self.allocator.free_pages(entries[i].pages, entries[i].page_count)
@@ -199,7 +203,7 @@ cdef class Reclaimer:
         """Nothing of this row is in use: others need not look at it."""
         if self.in_use == 0 and self.published_high_water:
             self.published_high_water = 0
-            self.pool.write_from(self.pool.row_offset(self.pool.front_end) + 8, &self.published_high_water, 8)
+            self.pool.write_from(self.pool.row_offset(self.pool.front_end) + ROW_HAZARDS, &self.published_high_water, 8)
 
     cdef int16_t take_hazard(self, uint64_t name, bint for_pin) noexcept nogil:
         """A free place of the row, now ours for ``name``; -1 when none is free. The caller writes it out."""
@@ -226,6 +230,30 @@ cdef class Reclaimer:
         if index < self.free_hint:
             self.free_hint = index
 
+    # ------------------------------------------------------------ grace periods
+
+    cdef uint8_t begin_round(self) noexcept nogil:
+        """A batch begins; the phase to end it with."""
+        self.open_rounds[self.phase] += 1
+        return self.phase
+
+    cdef void end_round(self, uint8_t phase) noexcept nogil:
+        """The batch is over: what it unlinked is retired, what it read is pinned or done with."""
+        self.open_rounds[phase] -= 1
+
+    cdef uint8_t present_phase(self) noexcept nogil:
+        """What happens now counts to this phase: to the older one for as long as a batch of it may have done it."""
+        return self.phase ^ 1 if self.open_rounds[self.phase ^ 1] else self.phase
+
+    cdef void turn(self) noexcept nogil:
+        """A grace period begins: what comes from now on is of the other phase. Only when the one before has passed."""
+        self.phase ^= 1
+
+    cdef bint is_settled(self) noexcept nogil:
+        """Whether nothing of the phase before is left: no batch, nothing unlinked and not freed, nothing being sent."""
+        cdef uint8_t before = self.phase ^ 1
+        return self.open_rounds[before] == 0 and self.retired_of[before] == 0 and self.pins_of[before] == 0
+
     cdef int16_t find_pin(self, uint32_t first_page) noexcept nogil:
         """Where this value is pinned already, or -1."""
         cdef int16_t i
@@ -237,6 +265,11 @@ cdef class Reclaimer:
         return -1
 
     cdef void add_pin(self, int16_t index, uint32_t pages, uint64_t clock) noexcept nogil:
+        cdef uint8_t phase = self.present_phase()
+        if self.pins[index]:
+            self.pins_of[self.pin_phase[index]] -= 1  # its slot was seen to name it just now, so nobody had unlinked it before
+        self.pins_of[phase] += 1
+        self.pin_phase[index] = phase
         if self.pins[index] == 0:
             self.pin_since[index] = clock
             self.pin_count += 1
@@ -254,6 +287,7 @@ cdef class Reclaimer:
         self.pins[index] -= 1
         if self.pins[index]:
             return False
+        self.pins_of[self.pin_phase[index]] -= 1
         self.pin_count -= 1
         self.pinned_pages -= self.pin_pages[index]
         # The zero goes out before the place is free for another name; nobody waits for it.

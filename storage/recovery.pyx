@@ -24,7 +24,7 @@ from storage.engine cimport Engine, hash_request, home_of, tag_of
 from storage.fabric.base cimport OP_CAS, OP_READ, FabricOp
 from storage.pages cimport PageAllocator
 from storage.policy cimport EvictionPolicy
-from storage.pool cimport Pool
+from storage.pool cimport GLOBAL_HIGH_WATER, GLOBAL_PAGES_USED, Pool
 from storage.store cimport Store
 from storage.words cimport (
     CELL_CLASSES,
@@ -32,8 +32,10 @@ from storage.words cimport (
     CELL_HAS_PARENT,
     CELL_LIST_PAGE,
     CELL_PAGED,
+    COUNTS_BYTES,
     HAZARDS_PER_ROW,
     MAX_CELL_BYTES,
+    MAX_DATABASES,
     MAX_FRONT_ENDS,
     MAX_KEY_BYTES_C,
     PAGE_BYTES,
@@ -218,7 +220,7 @@ cdef class Recovery:
         """Nobody reads any more. This front end is the only one, so the high-water mark falls to it."""
         cdef uint64_t size = <uint64_t>MAX_FRONT_ENDS * HAZARDS_PER_ROW * 8, position = 0, mark = 0
         cdef uint32_t length
-        cdef uint64_t wanted = <uint64_t>self.pool.front_end + 1
+        cdef uint64_t wanted = <uint64_t>self.pool.front_end + 1, rows
         while position < size:
             length = HAZARD_CHUNK_BYTES if size - position > HAZARD_CHUNK_BYTES else <uint32_t>(size - position)
             data = self.pool.read(self.pool.geometry.hazards + position, length)
@@ -226,10 +228,20 @@ cdef class Recovery:
             if data != bytes(length):
                 self.pool.write(self.pool.geometry.hazards + position, bytes(length))
             position += length
-        self.pool.read_into(self.pool.geometry.globals + 8, &mark, 8)
-        if mark != wanted:
-            self.swap(self.pool.geometry.globals + 8, mark, wanted)
+        self.pool.read_into(self.pool.geometry.globals + GLOBAL_HIGH_WATER, &mark, 8)
+        if <uint32_t>mark != wanted:
+            self.swap(self.pool.geometry.globals + GLOBAL_HIGH_WATER, mark, (((mark >> 32) + 1) << 32) | wanted)
             self.flush_swaps()
+        # What earlier front ends counted; what is kept is counted anew.
+        for rows in range(MAX_FRONT_ENDS + 1):
+            data = self.pool.read(self.pool.counts_offset(rows, 0), MAX_DATABASES * COUNTS_BYTES)
+            if data != bytes(MAX_DATABASES * COUNTS_BYTES):
+                self.pool.write(self.pool.counts_offset(rows, 0), bytes(MAX_DATABASES * COUNTS_BYTES))
+        # Nobody else is: rows that say so were their last users' who died.
+        for rows in range(MAX_FRONT_ENDS):
+            if rows != <uint64_t>self.pool.front_end:
+                self.pool.declare_dead(<int>rows)
+        self.engine.forget_counts()
         self.pool.front_end_high_water = <uint32_t>wanted
         return 0
 
@@ -529,9 +541,9 @@ cdef class Recovery:
                 self.allocator.known_words[page] = wanted
         self.flush_swaps()
         used = self.cell_pages + self.payload_pages
-        self.pool.read_into(self.pool.geometry.globals, &seen, 8)
+        self.pool.read_into(self.pool.geometry.globals + GLOBAL_PAGES_USED, &seen, 8)
         if seen != used:
-            self.swap(self.pool.geometry.globals, seen, used)
+            self.swap(self.pool.geometry.globals + GLOBAL_PAGES_USED, seen, used)
             self.flush_swaps()
         self.allocator.used_pages = used
         self.allocator.payload_pages = self.payload_pages

@@ -25,6 +25,7 @@ cdef class StagedValue:
     cdef StagingArea area
     cdef Engine engine
     cdef object number
+    cdef uint32_t holder         # what its pages are marked with
     cdef readonly uint64_t size_bytes
     cdef uint64_t received
     cdef uint32_t *pages

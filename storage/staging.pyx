@@ -74,6 +74,7 @@ cdef class StagedValue:
         # A number and not the object: one that is dropped gives its pages back.
         area.begun += 1
         self.number = area.begun
+        self.holder = <uint32_t>area.begun or 1
         area.unfinished.append(self.number)
         self.released = False
 
@@ -124,6 +125,7 @@ cdef class StagedValue:
                 wanted, self.pages + self.claimed, PAGE_PAYLOAD, 0
             ) == 0:
                 return STAGE_FULL
+        self.engine.allocator.hold(self.pages + self.claimed, wanted, self.holder)
         self.claimed += wanted
         self.area.pages_held += wanted
         return STAGE_OK
@@ -260,6 +262,7 @@ cdef class StagedValue:
         self.area.pages_held -= self.claimed
         if give_back and self.claimed:
             self.engine.allocator.free_pages(self.pages, self.claimed)
+        self.engine.allocator.let_go(self.pages, self.claimed, self.holder)
         try:
             self.area.unfinished.remove(self.number)
         except ValueError:

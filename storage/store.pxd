@@ -19,6 +19,7 @@ cdef class Store:
     cdef object manual_clock_ms
     cdef readonly uint64_t maxmemory
     cdef public object on_release
+    cdef public object on_death        # called with the name of a node and the number of a front end that was declared dead there
     cdef int64_t now(self) noexcept
     cdef void set_time(self) noexcept
     cdef void _run(self, Batch batch) noexcept

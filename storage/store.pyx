@@ -7,6 +7,7 @@ from posix.time cimport CLOCK_MONOTONIC, CLOCK_REALTIME, clock_gettime, timespec
 
 from storage.interface import NO_EXPIRY, Condition, DatabaseSize, Entry, PrefixInfo, Status, ValueType, WriteResult
 
+from storage.adoption cimport Adoption
 from storage.batch cimport (
     EXACT,
     HAS_PARENT,
@@ -26,7 +27,7 @@ from storage.batch cimport (
     Request,
 )
 from storage.cluster cimport Cluster, Node
-from storage.engine cimport Engine, home_of
+from storage.engine cimport DatabaseCounts, Engine, home_of
 from storage.policy cimport EvictionPolicy
 from storage.scans cimport SCAN_SETS, count_children, keys_in_sets
 from storage.staging cimport PinnedValue, StagedValue, StagingArea, take_pin
@@ -45,6 +46,10 @@ cdef enum:
     FLUSH_SWEEP_ENTRIES = 20000  # looked at before a flush is answered, 5 ms
     MAINTAIN_ENTRIES = 1024      # looked at between two looks at the clock
     IDLE_LOOKS = 10              # turns between two looks for what expired where this front end knows of nothing that will
+    ADOPTION_UNITS = 16          # reads of some KiB between two looks at the clock
+    ADOPTION_BUDGET_MS = 5       # of a turn while there is something to adopt
+    DEATH_LOOK_MS = 200
+    REMOTE_DEATH_LOOK_MS = 1000  # where each look is a message to the memory node for each other front end
     SPARING_BELOW_MS = 100       # a larger budget is somebody's who wants all of it done
     SCAN_SETS_LIMIT = 8192  # index sets that one SCAN call looks at before it answers with what it has
     CURSOR_NODE_SHIFT = 40  # a SCAN cursor: node above, set of its index below
@@ -90,6 +95,13 @@ cdef class Store:
             sum([(<Node>other).engine.allocator.limit_pages for other in self._nodes()]) * <double>PAGE_BYTES * self.shares[0]
         ))
         node.engine.reclaimer.pinned_limit_pages = max(1, <uint64_t>(node.engine.allocator.limit_pages * <double>self.shares[1]))
+
+    def share(self, membership, *, bint alone) -> None:
+        """Other front ends may use this pool, of one node: ``membership`` proves which of them are dead.
+
+        ``alone``: nobody else is there yet, and what earlier ones left was recovered.
+        """
+        (<Node>self.cluster.nodes[0]).share(membership, alone=alone)
 
     def replace_node(self, int number, Node node) -> None:
         """A memory node is back: from now on its keys are served by this one. What the old one knew is void."""
@@ -492,7 +504,7 @@ cdef class Store:
         while number < self.cluster.node_count:
             node = self.cluster.nodes[number]
             total = 0
-            if not node.is_lost() and (node.engine.keys[database] > 0 or node.engine.pool.refresh_high_water() > 1):
+            if not node.is_lost() and node.may_hold(database):
                 total = node.engine.pool.geometry.set_count
             while position < total and len(out) < count and looked < SCAN_SETS_LIMIT:
                 # Few sets at a time when few keys are wanted: COUNT 10 should not bring 200.
@@ -521,8 +533,7 @@ cdef class Store:
         cdef Node node
         self.set_time()
         nodes = [
-            node for node in self._nodes()
-            if (<Node>node).engine.keys[database] > 0 or (<Node>node).engine.pool.refresh_high_water() > 1
+            node for node in self._nodes() if (<Node>node).may_hold(database)
         ]
         if not nodes:
             return None
@@ -571,9 +582,11 @@ cdef class Store:
         """Counts for DBSIZE and INFO keyspace; those of lost nodes do not count."""
         cdef int64_t keys = 0, expires = 0
         cdef Node node
+        cdef DatabaseCounts total
         for node in self._nodes():
-            keys += max(0, node.engine.keys[database])
-            expires += max(0, node.engine.expires[database])
+            if node.count(database, &total):
+                keys += max(0, total.keys)
+                expires += max(0, total.expires)
         return DatabaseSize(keys, expires)
 
     async def flush(self, database):
@@ -617,14 +630,16 @@ cdef class Store:
         cdef Engine engine = node.engine
         cdef EvictionPolicy policy = node.policy
         cdef bint shrinking, many, sparing, passed = policy.resident_count == 0
-        cdef bint several = engine.pool.refresh_high_water() > 1
+        cdef bint several = engine.pool.refresh_high_water() > 1 or node.adoption is not None, sweeping = False
         clock_gettime(CLOCK_MONOTONIC, &begin)
+        if node.adoption is not None:
+            sweeping = self._adopt(node, begin.tv_sec * <int64_t>1000000 + begin.tv_nsec // 1000)
         for i in range(engine.database_count):
             total_expires += engine.expires[i]
         engine.reclaimer.collect(True)
         engine.reclaimer.lower_published()
         # Each of these looks is a round trip, ten times a second and for nothing most of the time: there a little at a time.
-        sparing = engine.pool.fabric.is_remote and budget_ms < SPARING_BELOW_MS
+        sparing = budget_ms < SPARING_BELOW_MS and (engine.pool.fabric.is_remote or (several and total_expires <= 0))
         if several:
             if sparing:
                 engine.allocator._harvest(-1)
@@ -643,11 +658,34 @@ cdef class Store:
                 many = removed * 10 > examined
                 passed = policy.sweep_cursor == 0 or examined == 0 or (sparing and total_expires <= 0)
             elif not shrinking:
-                return False
+                return sweeping
             clock_gettime(CLOCK_MONOTONIC, &moment)
             spent = (moment.tv_sec - begin.tv_sec) * 1e3 + (moment.tv_nsec - begin.tv_nsec) / 1e6
             if spent > budget_ms * (10 if many else 1):
-                return many or shrinking or policy.sweep_left > 0
+                return sweeping or many or shrinking or policy.sweep_left > 0
+        return False
+
+    def _adopt(self, Node node, int64_t begin_us) -> bool:
+        """A part of what is to be done for front ends that died; True when there is more, and it need not wait for anybody."""
+        cdef timespec moment
+        cdef Adoption adoption = node.adoption
+        cdef int64_t now_ms = begin_us // 1000
+        if now_ms - node.looked_at_ms >= (REMOTE_DEATH_LOOK_MS if self.is_remote else DEATH_LOOK_MS):
+            node.looked_at_ms = now_ms
+            for number in adoption.look_for_dead():
+                if self.on_death is not None:
+                    self.on_death(node.name, number)
+            node.engine.pool.lower_high_water()
+        node.engine.publish_counts(NULL)
+        if not adoption.attend():
+            adoption.audit()
+            return False
+        while adoption.work(ADOPTION_UNITS):
+            clock_gettime(CLOCK_MONOTONIC, &moment)
+            if moment.tv_sec * <int64_t>1000000 + moment.tv_nsec // 1000 - begin_us > ADOPTION_BUDGET_MS * 1000:
+                return True
+        # Our own part of a grace period that was just asked for.
+        adoption.attend()
         return False
 
     # -------------------------------------------------------------------- chains
@@ -716,6 +754,9 @@ cdef class Store:
                 counts["location_cache_hits"] = node.engine.locations.hits
                 counts["location_cache_stale"] = node.engine.locations.stale
                 counts["location_cache_misses"] = node.engine.locations.misses
+            if node.adoption is not None:
+                for name, value in node.adoption.facts().items():
+                    counts[f"adoption_{name}"] = value
             for name, value in counts.items():
                 total[name] = total.get(name, 0) + value
         return total
@@ -723,6 +764,7 @@ cdef class Store:
     def memory(self) -> dict[str, object]:
         """The pool's state for INFO memory, in bytes unless the name says otherwise, over all nodes that answer."""
         cdef Node node
+        cdef DatabaseCounts total
         summed = {
             "pages": 0, "pages_limit": 0, "pages_used": 0, "payload_pages": 0, "cell_pages": 0, "cell_bytes": 0, "pool_bytes": 0,
             "slot_count": 0, "keys": 0, "stored_bytes": 0, "pinned": 0, "retired": 0, "damaged": 0,
@@ -735,9 +777,14 @@ cdef class Store:
                 classes[cell_bytes] = (before[0] + pages, before[1] + used, before[2] + cells)
             geometry = node.engine.pool.layout()
             usage["pool_bytes"] = geometry["pool_bytes"]
+            if node.adoption is not None:
+                usage.update(node.adoption.pages_in_use())
             usage["slot_count"] = geometry["slot_count"]
-            usage["keys"] = sum([node.engine.keys[number] for number in range(self.databases)])
-            usage["stored_bytes"] = sum([node.engine.stored_bytes[number] for number in range(self.databases)])
+            usage["keys"] = usage["stored_bytes"] = 0
+            for number in range(self.databases):
+                if node.count(number, &total):
+                    usage["keys"] += total.keys
+                    usage["stored_bytes"] += total.stored_bytes
             usage["pinned"] = node.engine.reclaimer.pinned_pages * PAGE_BYTES
             usage["retired"] = node.engine.reclaimer.retired_count
             usage["damaged"] = node.engine.counts.damaged
