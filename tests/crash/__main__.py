@@ -77,6 +77,7 @@ def main(
     clients: Annotated[int, typer.Option(min=1, max=1000, help="Connections that work and judge.")] = 8,
     seconds: Annotated[float, typer.Option(min=1, help="How long.")] = 600,
     kill_every_ms: Annotated[int, typer.Option(min=0, help="Pause between two SIGKILLs; 0: none.")] = 300,
+    keep_ready: Annotated[int, typer.Option(min=0, help="Kill only while more workers than this are ready.")] = 1,
     stop: Annotated[bool, typer.Option("--stop", help="Let a worker stand still (SIGSTOP) for 1 to 5 s, again and again.")] = False,
     pool: Annotated[str, typer.Option(help="Pool URL; a file on /dev/shm when left out.")] = "",
     pool_size: Annotated[str, typer.Option(help="As in the configuration.")] = "1gb",
@@ -94,7 +95,10 @@ def main(
         try:
             service = Service(workers=workers, pool=url, flags=flags, separate=separate)
             result = asyncio.run(
-                drive(service, clients=clients, seconds=seconds, kill_every_s=kill_every_ms / 1000, stop=stop, seed=seed, console=console)
+                drive(
+                    service, clients=clients, seconds=seconds, kill_every_s=kill_every_ms / 1000, keep_ready=keep_ready, stop=stop, seed=seed,
+                    console=console,
+                )  # fmt: skip
             )
         except ServiceError as error:
             console.print(f"crash: {error}", markup=False)
@@ -111,7 +115,7 @@ def main(
 
 
 async def drive(
-    service: Service, *, clients: int, seconds: float, kill_every_s: float, stop: bool, seed: int, console: Console
+    service: Service, *, clients: int, seconds: float, kill_every_s: float, keep_ready: int, stop: bool, seed: int, console: Console
 ) -> Result:
     """Run everything against a service that was just started, and stop it."""
     try:
@@ -125,7 +129,7 @@ async def drive(
         tally = Tally()
         crowd: list[Client] = []
         crowd += [Client(number, seed=seed, tally=tally, others=crowd, opener=opener) for number in range(clients)]
-        nemesis = Nemesis(service, kill_every_s, seed, stops=stop)
+        nemesis = Nemesis(service, kill_every_s, seed, stops=stop, keep_ready=keep_ready)
         for client in crowd:
             client.stop_of = nemesis.was_stopped
         result = Result(tally, nemesis, seconds)
@@ -236,6 +240,7 @@ def figures(result: Result) -> dict[str, Any]:
     return {
         "seconds": round(result.seconds, 1),
         "kills": nemesis.kills,
+        "kills put off for want of ready workers": nemesis.spared,
         "stops": nemesis.stop_count,
         "fewest ready workers at a kill": nemesis.fewest_ready if nemesis.kills else None,
         "operations": tally.operations,

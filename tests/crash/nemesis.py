@@ -24,7 +24,9 @@ class Nemesis:
     kill_every_s: float
     seed: int
     stops: bool = False
+    keep_ready: int = 1  # workers that must be left: a service that nobody serves shows nothing
     kills: int = 0
+    spared: int = 0
     stop_count: int = 0
     fewest_ready: int = 1 << 30
     stopped: dict[int, list[tuple[float, float]]] = field(default_factory=dict)  # from and to, by process; monotonic seconds
@@ -43,7 +45,8 @@ class Nemesis:
             self.service.revive()
             ready = [worker for worker in self.service.ready_workers() if not self._stands_still(worker)]
             self.fewest_ready = min(self.fewest_ready, len(ready))
-            if not ready or stopping.is_set():
+            if len(ready) <= self.keep_ready or stopping.is_set():
+                self.spared += 1
                 continue
             self._signal(choose.choice(ready), signal.SIGKILL)
             self.kills += 1
