@@ -10,6 +10,10 @@ INTERLEAVING = "tests/storage/test_interleaving.py"
 BATCHES = "tests/storage/test_concurrent_batches.py"
 LOCATIONS = "tests/storage/test_locations.py"
 DUEL = f"{INTERLEAVING}::test_one_interruption_at_every_doorbell"
+WORDS_TESTS = "tests/storage/test_words.py"
+CHANGE_TESTS = "tests/storage/test_change.py"
+CROWDED = f"{INTERLEAVING}::test_two_front_ends_on_crowded_sets"
+OVERFLOW = f"{BATCHES}::test_keys_that_overflow_each_other"
 TWIN = f"{INTERLEAVING}::test_a_twin_in_a_lower_slot"
 
 MUTANTS = (
@@ -32,32 +36,12 @@ MUTANTS = (
         TWIN,
     ),
     one(
-        "later-reservation-not-expelled",
-        "two that reserved in two slots would both publish",
-        CHANGE,
-        "    if expelled:\n        request.expelled = expelled",
-        "    if False:\n        request.expelled = expelled",
-        TWIN,
-        INTERLEAVING,
-    ),
-    one(
         "expulsion-not-checked",
         "a reservation that could not be expelled was published: the key is there already",
         CHANGE,
         "        if op.result != op.compare:\n            # It was published in between: ours must not be.",
         "        if False:\n            # It was published in between: ours must not be.",
-        TWIN,
-        INTERLEAVING,
-        BATCHES,
-    ),
-    one(
-        "reservation-not-checked",
-        "whoever did not get the slot writes into another's",
-        CHANGE,
-        "        if first.result != first.compare:",
-        "        if False:",
-        DUEL,
-        BATCHES,
+        CHANGE_TESTS,
     ),
     one(
         "tag-not-checked",
@@ -65,8 +49,7 @@ MUTANTS = (
         CHANGE,
         "        if second.result != second.compare:",
         "        if False:",
-        INTERLEAVING,
-        BATCHES,
+        CHANGE_TESTS,
     ),
     one(
         "publish-not-checked",
@@ -84,8 +67,8 @@ MUTANTS = (
             Edit(
                 CHANGE,
                 "    op = emit(batch, OP_CAS, engine.pool.slot_offset(request.slot), NULL, 0)\n"
-                "    op.compare = request.reserved_word\n    op.swap = request.new_word\n    emit(batch, OP_READ",
-                "    op = emit(batch, OP_WRITE, engine.pool.slot_offset(request.slot), &request.new_word, 8)\n    emit(batch, OP_READ",
+                "    op.compare = request.reserved_word\n    op.swap = request.new_word\n    request.state = PUBLISH",
+                "    op = emit(batch, OP_WRITE, engine.pool.slot_offset(request.slot), &request.new_word, 8)\n    request.state = PUBLISH",
             ),
             Edit(CHANGE, "    if batch.round.finished.items[request.cas_op].result != request.reserved_word:", "    if False:"),
         ),
@@ -115,9 +98,8 @@ MUTANTS = (
         CHANGE,
         "live_word(engine, request, word_binding(request.word), word_version(request.word) + 1)",
         "live_word(engine, request, word_binding(request.word), word_version(request.word))",
+        WORDS_TESTS,
         INTERLEAVING,
-        BATCHES,
-        "tests/storage/test_slot_words.py",
     ),
     one(
         "slot-freed-to-zero",
@@ -125,9 +107,8 @@ MUTANTS = (
         CHANGE,
         "    op.compare = request.word\n    op.swap = freed_word(engine.pool.word_format, request.word)\n    engine.count_change",
         "    op.compare = request.word\n    op.swap = 0\n    engine.count_change",
+        WORDS_TESTS,
         INTERLEAVING,
-        BATCHES,
-        "tests/storage/test_slot_words.py",
     ),
     one(
         "binding-not-advanced",
@@ -135,9 +116,8 @@ MUTANTS = (
         CHANGE,
         "binding = (word_binding(word) + 1) & engine.pool.word_format.binding_mask",
         "binding = word_binding(word)",
+        WORDS_TESTS,
         INTERLEAVING,
-        BATCHES,
-        "tests/storage/test_slot_words.py",
     ),
     one(
         "binding-of-the-tag-ignored",
@@ -145,9 +125,8 @@ MUTANTS = (
         ENGINE,
         "word_state(word) == STATE_LIVE and word_binding(word) == word1_binding(word1)\n",
         "word_state(word) == STATE_LIVE\n",
+        WORDS_TESTS,
         INTERLEAVING,
-        BATCHES,
-        "tests/storage/test_slot_words.py",
     ),
     one(
         "overflow-never-raised",
@@ -155,7 +134,7 @@ MUTANTS = (
         CHANGE,
         "    if distance > 0 and not request.raised:",
         "    if False:",
-        f"{INTERLEAVING}::test_two_front_ends_on_keys_that_overflow_each_other",
+        CROWDED,
     ),
     Mutant(
         "overflow-raised-after-reserving",
@@ -187,7 +166,7 @@ cdef void after_publish(""",
                 "    engine.counts.inserted += 1",
             ),
         ),
-        (f"{INTERLEAVING}::test_two_front_ends_on_keys_that_overflow_each_other",),
+        (CROWDED,),
     ),
     Mutant(
         "overflow-lowered-before-freeing",
@@ -205,7 +184,7 @@ cdef void after_publish(""",
                 "    if request.was_expired and",
             ),
         ),
-        (f"{INTERLEAVING}::test_two_front_ends_on_keys_that_overflow_each_other",),
+        (CROWDED,),
     ),
     one(
         "raise-not-checked",
@@ -213,35 +192,31 @@ cdef void after_publish(""",
         CHANGE,
         "    if op.result != op.compare:\n        engine.restart(batch, request)\n        return\n    request.raised = True",
         "    request.raised = True",
-        f"{INTERLEAVING}::test_two_front_ends_on_keys_that_overflow_each_other",
-        BATCHES,
+        OVERFLOW,
+        CROWDED,
     ),
     one(
-        "epoch-not-read-after-publishing",
-        "what was published after a flush must not stay where nobody looks",
+        "epoch-not-read-before-publishing",
+        "a key that was there until a flush would pass for absent, and NX would succeed beside it",
         CHANGE,
-        "    if <uint32_t>request.epoch_after != request.epoch and withdraw(engine, request):",
+        "    if request.condition == CONDITION_NX and <uint32_t>request.epoch_after != request.epoch:",
         "    if False:",
         DUEL,
         BATCHES,
-    ),
-    one(
-        "withdrawn-cell-freed-at-once",
-        "somebody who knows as little of the flush may be reading it",
-        CHANGE,
-        "    engine.reclaimer.retire(request.new_location, request.new_class, NULL, 0)\n    request.has_new_cell = False",
-        "    engine.allocator.free_cell(request.new_location, request.new_class)\n    request.has_new_cell = False",
-        BATCHES,
-        "tests/storage/test_retiring.py",
+        "tests/storage/test_flush_overtakes.py",
     ),
     one(
         "change-ended-before-it-is-made",
         "who reads slot and counter in between keeps the old word and finds it proved",
         CHANGE,
-        "    op.compare = request.word\n    op.swap = freed_word(engine.pool.word_format, request.word)\n"
-        "    engine.count_change(batch, request, CHANGE_ENDS)\n",
-        "    op.compare = request.word\n    op.swap = freed_word(engine.pool.word_format, request.word)\n",
-        LOCATIONS,
+        "    engine.count_change(batch, request, CHANGE_BEGINS)\n    request.cas_op = batch.round.building.count\n"
+        "    op = emit(batch, OP_CAS, engine.pool.slot_offset(request.slot), NULL, 0)\n    op.compare = request.word\n"
+        "    op.swap = freed_word(engine.pool.word_format, request.word)\n    engine.count_change(batch, request, CHANGE_ENDS)\n",
+        "    engine.count_change(batch, request, CHANGE_BEGINS)\n    engine.count_change(batch, request, CHANGE_ENDS)\n"
+        "    request.cas_op = batch.round.building.count\n"
+        "    op = emit(batch, OP_CAS, engine.pool.slot_offset(request.slot), NULL, 0)\n    op.compare = request.word\n"
+        "    op.swap = freed_word(engine.pool.word_format, request.word)\n",
+        CHANGE_TESTS,
     ),
     one(
         "replaced-by-key-alone",
@@ -259,7 +234,6 @@ cdef void after_publish(""",
         "    if request.flags & EXACT and request.word != request.expected:",
         BATCHES,
         INTERLEAVING,
-        "tests/storage/test_slot_words.py",
     ),
     one(
         "old-value-not-retired",

@@ -11,9 +11,10 @@ INTERLEAVING = "tests/storage/test_interleaving.py"
 BATCHES = "tests/storage/test_concurrent_batches.py"
 STAGING = "tests/storage/test_staging.py"
 EVICTION = "tests/storage/test_eviction.py"
-RETIRING = "tests/storage/test_retiring.py"
+RECLAIM_TESTS = "tests/storage/test_reclaim.py"
 PINNED = f"{STAGING}::test_a_pinned_value_outlives_everything_that_happens_to_its_key"
-FOREIGN_CELLS = f"{EVICTION}::test_cells_freed_by_another_front_end_are_room"
+PAGES_TESTS = "tests/storage/test_pages.py"
+POLICY_TESTS = "tests/storage/test_policy.py"
 
 MUTANTS = (
     one(
@@ -38,7 +39,7 @@ MUTANTS = (
         RECLAIM,
         "                if hazards[j] == hazard_of_cell(entries[i].location) or (",
         "                if (",
-        RETIRING,
+        RECLAIM_TESTS,
         BATCHES,
     ),
     one(
@@ -57,7 +58,7 @@ MUTANTS = (
         "                name = self.row[j] if i == own else self.all_rows[i * HAZARDS_PER_ROW + j]\n                if name == 0:",
         "            for j in range(0 if i == own else self.row_used[i]):\n"
         "                name = self.row[j] if i == own else self.all_rows[i * HAZARDS_PER_ROW + j]\n                if name == 0:",
-        PINNED,
+        f"{STAGING}::test_readers_of_one_value_share_a_hazard",
     ),
     one(
         "many-hazards-not-searched",
@@ -65,7 +66,7 @@ MUTANTS = (
         RECLAIM,
         "            if not named and many:",
         "            if False:",
-        RETIRING,
+        RECLAIM_TESTS,
     ),
     one(
         "newcomers-row-not-read",
@@ -73,7 +74,7 @@ MUTANTS = (
         RECLAIM,
         "            if high_water <= rows or high_water > MAX_FRONT_ENDS:",
         "            if True:",
-        RETIRING,
+        RECLAIM_TESTS,
     ),
     Mutant(
         "retired-values-freed-at-once",
@@ -97,7 +98,7 @@ MUTANTS = (
         "        if self.retired_count:\n            self._free_unnamed(self.retired, self.retired_count, <uint32_t>rows if rows > 0 else 0)\n"
         "            self.retired_count = 0\n            self.retired_pages = 0",
         BATCHES,
-        RETIRING,
+        RECLAIM_TESTS,
     ),
     one(
         "last-reader-is-any-reader",
@@ -113,7 +114,7 @@ MUTANTS = (
         PAGES,
         "        if state.free_bits[cell >> 6] & bit:\n            return  # free already",
         "        if False:\n            return  # free already",
-        RETIRING,
+        PAGES_TESTS,
     ),
     one(
         "foreign-free-overwrites-others",
@@ -121,8 +122,7 @@ MUTANTS = (
         PAGES,
         "found = self.pool.compare_and_swap(offset, seen, seen | bit)",
         "found = self.pool.compare_and_swap(offset, seen, bit)",
-        FOREIGN_CELLS,
-        RETIRING,
+        PAGES_TESTS,
     ),
     one(
         "foreign-free-not-checked",
@@ -130,8 +130,7 @@ MUTANTS = (
         PAGES,
         "            if found == seen or found & bit:\n                return",
         "            return",
-        FOREIGN_CELLS,
-        RETIRING,
+        PAGES_TESTS,
     ),
     one(
         "harvest-not-checked",
@@ -139,7 +138,7 @@ MUTANTS = (
         PAGES,
         "if self.pool.compare_and_swap(self.pool.page_offset(pages[i]) + word * 8, bits, 0) != bits:\n                    continue",
         "if self.pool.compare_and_swap(self.pool.page_offset(pages[i]) + word * 8, bits, 0) != bits:\n                    pass",
-        RETIRING,
+        PAGES_TESTS,
     ),
     one(
         "foreign-cells-not-harvested",
@@ -147,7 +146,7 @@ MUTANTS = (
         PAGES,
         "        if page < 0 and self.pool.front_end_high_water > 1:",
         "        if False:",
-        FOREIGN_CELLS,
+        PAGES_TESTS,
     ),
     one(
         "page-claimed-without-winning",
@@ -155,9 +154,7 @@ MUTANTS = (
         PAGES,
         "                if ops[i].result == ops[i].compare:\n                    self.known_words[page] = ops[i].swap\n                    pages[got] = page",
         "                if True:\n                    self.known_words[page] = ops[i].swap\n                    pages[got] = page",
-        RETIRING,
-        f"{EVICTION}::test_two_front_ends_share_the_room",
-        BATCHES,
+        PAGES_TESTS,
     ),
     one(
         "limit-not-checked",
@@ -183,14 +180,13 @@ MUTANTS = (
         PAGES,
         "        self.pool.write_from(self.pool.page_offset(page), zeros, PAGE_HEAD_BYTES)\n",
         "",
-        RETIRING,
-        FOREIGN_CELLS,
+        PAGES_TESTS,
     ),
     one(
         "freed-page-not-counted",
         "pages in use would only grow",
         PAGES,
-        "        self.used_pages = self.pool.fetch_and_add(self.pool.geometry.globals, -freed) - freed",
+        "        self.used_pages = self.pool.fetch_and_add(self.pool.geometry.globals + GLOBAL_PAGES_USED, -freed) - freed",
         "        self.used_pages -= freed",
         f"{INTERLEAVING}::test_two_front_ends_on_one_key",
     ),
@@ -200,8 +196,7 @@ MUTANTS = (
         POLICY,
         "            ) == 0 and candidate.last_ms and heat.last_ms != candidate.last_ms:\n                return False",
         "            ) == 0 and False:\n                return False",
-        f"{EVICTION}::test_lru_keeps_what_is_used",
-        RETIRING,
+        POLICY_TESTS,
     ),
     one(
         "evicts-what-has-no-ttl",
@@ -217,7 +212,6 @@ MUTANTS = (
         POLICY,
         "flushed and <int32_t>(header.epoch - <uint32_t>self.engine.pool.epochs[header.database]) < 0",
         "flushed and header.epoch != <uint32_t>self.engine.pool.epochs[header.database]",
-        BATCHES,
-        RETIRING,
+        POLICY_TESTS,
     ),
 )

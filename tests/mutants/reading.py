@@ -13,6 +13,9 @@ LOCATIONS = "tests/storage/test_locations.py"
 STAGING = "tests/storage/test_staging.py"
 EVICTION = "tests/storage/test_eviction.py"
 MODEL = "tests/storage/test_model.py"
+RECLAIM_TESTS = "tests/storage/test_reclaim.py"
+CHANGE_TESTS = "tests/storage/test_change.py"
+WORDS_TESTS = "tests/storage/test_words.py"
 PINNED = f"{STAGING}::test_a_pinned_value_outlives_everything_that_happens_to_its_key"
 
 MUTANTS = (
@@ -58,7 +61,7 @@ MUTANTS = (
         "    op.flags = OP_FENCE\n",
         "    op = emit(batch, OP_READ, engine.pool.slot_offset(request.slot), &request.checked_word, 8)\n"
         "    op.flags = OP_FENCE\n    emit_hazard(engine, batch, request)\n",
-        INTERLEAVING,
+        RECLAIM_TESTS,
     ),
     one(
         "cell-hazard-after-the-cell-was-read",
@@ -71,7 +74,7 @@ MUTANTS = (
         "    request.cell = <char *>allocate(batch, size)\n    request.cell_bytes = size\n"
         "    emit(batch, OP_READ, cell_offset, request.cell, size)\n"
         "    if not engine.pool.fabric.ordered_reads:\n        emit_hazard(engine, batch, request)\n",
-        INTERLEAVING,
+        RECLAIM_TESTS,
     ),
     one(
         "hazard-row-not-announced",
@@ -80,14 +83,6 @@ MUTANTS = (
         "if engine.reclaimer.high_water > engine.reclaimer.published_high_water:",
         "if False:",
         PINNED,
-    ),
-    one(
-        "old-pin-trusted-for-a-new-reader",
-        "a hazard covers only who read the slot after it was out: the value may be another one by now",
-        LOOKUP,
-        "if first >= 0 and engine.reclaimer.pin_since[first] <= request.read_clock:",
-        "if first >= 0:",
-        BATCHES,
     ),
     one(
         "hazard-place-reused-before-it-is-emptied",
@@ -148,7 +143,7 @@ MUTANTS = (
         ENGINE,
         "        if self.pool.fabric.is_remote:\n            op = emit(batch, OP_FAA, self.pool.counter_offset",
         "        if self.pool.fabric.is_remote and request.kind != KIND_EVICT:\n            op = emit(batch, OP_FAA, self.pool.counter_offset",
-        LOCATIONS,
+        CHANGE_TESTS,
     ),
     one(
         "flush-not-noticed",
@@ -165,8 +160,15 @@ MUTANTS = (
         LOOKUP,
         "and header.database == request.database and",
         "and",
-        COLLISIONS,
-        MODEL,
+        WORDS_TESTS,
+    ),
+    one(
+        "epoch-not-compared",
+        "an entry of before a flush is not the key of after it",
+        LOOKUP,
+        "and header.epoch == request.epoch\n",
+        "\n",
+        WORDS_TESTS,
     ),
     one(
         "key-not-compared",

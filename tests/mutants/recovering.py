@@ -6,6 +6,7 @@ from tests.mutants.mutant import one
 
 RECOVERY = "storage/recovery.pyx"
 TESTS = "tests/storage/test_recovery.py"
+PAGES_TESTS = "tests/storage/test_pages.py"
 KILLS = f"{TESTS}::test_a_kill_between_any_two_operations_loses_and_leaks_nothing"
 DAMAGE = f"{TESTS}::test_damaged_metadata_costs_values_and_never_gives_wrong_ones"
 
@@ -57,7 +58,7 @@ MUTANTS = (
         RECOVERY,
         "                wanted = make_page_word(known, PAGE_FREE, 0, 0, 0)\n",
         "",
-        KILLS,
+        PAGES_TESTS,
     ),
     one(
         "recovery-keeps-the-page-counter",
@@ -99,8 +100,7 @@ MUTANTS = (
         RECOVERY,
         "            if data != bytes(length):",
         "            if False:",
-        KILLS,
-        "tests/storage/test_retiring.py",
+        PAGES_TESTS,
     ),
     one(
         "recovery-does-not-notice-others",

@@ -46,14 +46,6 @@ MUTANTS = (
         PARSER_TESTS,
     ),
     one(
-        "wanted-wraps-around",
-        "an absurd length must not become a small number of bytes to wait for",
-        PARSER,
-        "needed = self._bulk_length + 2 if self._bulk_length <= SIZE_MAX - 2 else SIZE_MAX",
-        "needed = self._bulk_length + 2",
-        f"{PARSER_TESTS}::test_wanted_does_not_wrap_around_at_an_absurd_limit",
-    ),
-    one(
         "multibulk-without-limit",
         "nobody may make the server promise a million arguments more than Redis allows",
         PARSER,
