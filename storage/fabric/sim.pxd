@@ -23,7 +23,9 @@ cdef struct Posted:
 cdef struct Task:
     Posted *posted
     FabricOp *op           # the copy
-    uint32_t done_bytes
+    uint32_t done_bytes    # a piece of it begins here
+    uint32_t end_bytes     # and ends here
+    uint32_t number        # among the doorbell's
 
 # Operations of one queue pair, in the order in which they were posted.
 cdef struct TaskQueue:
@@ -41,6 +43,8 @@ cdef class SimulatedFabric(Fabric):
     cdef public object before_round
     cdef public bint suspends
     cdef public bint tears
+    cdef public object cuts          # offsets of the pool, ascending, at which READs and WRITEs fall into pieces
+    cdef public object on_over       # called with a stack whose doorbell is over, instead of waiting.resume_soon
     cdef public uint32_t staging_limit
     cdef readonly uint32_t staging_used
     cdef bint in_hook
@@ -56,7 +60,11 @@ cdef class SimulatedFabric(Fabric):
     cdef int perform_now(self, FabricOp *ops, int count) noexcept nogil
     cdef void perform_piece(self, FabricOp *op, uint32_t begin, uint32_t end) noexcept nogil
     cdef int64_t enqueue(self, FabricOp *ops, int count, int bulk) noexcept nogil
+    cdef int add_task(self, TaskQueue *queue, Posted *posted, FabricOp *op, uint32_t begin, uint32_t end) noexcept nogil
+    cdef int add_pieces(self, TaskQueue *queue, Posted *posted, FabricOp *op) except -1 with gil
+    cdef bint may_come_next(self, TaskQueue *queue, int place) noexcept nogil
     cdef bint perform_one(self) noexcept nogil
+    cdef void is_done(self, TaskQueue *queue, int place) noexcept nogil
     cdef void is_over(self, Posted *posted) noexcept nogil
     cdef void free_posted(self, Posted *posted) noexcept nogil
     cdef void drain(self) noexcept nogil

@@ -9,15 +9,18 @@ doorbell, so that a test can let another front end act there; the doorbells of t
 With ``suspends`` a doorbell is queued, as on a queue pair, and nothing happens until ``advance`` performs an operation here or there: whoever waits on a stack of its
 own is suspended meanwhile (storage.fabric.waiting), the main stack performs what is queued itself. Operations leave the queue in any order that
 RDMA allows: all wait for the WRITEs before them, READs and atomics for the atomics before them, and what is fenced for everything;
-otherwise they overtake each other. With ``tears`` READs and WRITEs are cut at any four bytes, and others act in between. ``share`` gives another front end's view of the same memory,
-with queues of its own: between those there is no order at all.
+otherwise they overtake each other. With ``tears`` READs and WRITEs are cut at any four bytes, and others act in between; with ``cuts`` they
+fall into pieces there, which come in any order. Who wants every order names the next operation himself (``choices``, ``perform``).
+``share`` gives another front end's view of the same memory, with queues of its own: between those there is no order at all.
 """
+
+from bisect import bisect_left, bisect_right
 
 cimport cython
 from libc.errno cimport EFAULT, EHOSTUNREACH, EINTR
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stdlib cimport abort, calloc, free, malloc, realloc
-from libc.string cimport memcpy, memmove
+from libc.string cimport memcmp, memcpy, memmove
 
 from storage.fabric.base cimport OP_CAS, OP_FENCE, OP_READ, OP_STAGED, OP_WRITE, STAGING_BYTES, Fabric, FabricOp
 from storage.fabric.waiting cimport may_wait, suspend
@@ -25,7 +28,8 @@ from storage.fabric.waiting cimport may_wait, suspend
 from storage.fabric.waiting import current, resume_soon
 
 cdef enum:
-    WINDOW = 16     # operations at the head of a queue that may overtake each other
+    WINDOW = 16           # operations at the head of a queue that may overtake each other at random
+    TASKS_OF_DOORBELL = 65536
 
 _NAMES = ("READ", "WRITE", "CAS", "FAA")
 
@@ -36,6 +40,8 @@ cdef list _described(FabricOp *ops, int count):
 
 cdef bint stays_behind(FabricOp *earlier, FabricOp *later) noexcept nogil:
     """Whether RDMA performs two operations of one queue pair in the order in which they were posted."""
+    if earlier == later:
+        return False  # pieces of one message
     if earlier.opcode == OP_WRITE or later.flags & OP_FENCE:
         return True
     return earlier.opcode >= OP_CAS and later.opcode != OP_WRITE
@@ -237,10 +243,7 @@ cdef class SimulatedFabric(Fabric):
             if ops[i].opcode < OP_CAS and not ops[i].flags & OP_STAGED:
                 size += ops[i].length
         posted.bytes = <char *>malloc(size + 1)
-        if queue.count + count > queue.capacity:
-            queue.capacity = (queue.count + count) * 2
-            queue.items = <Task *>realloc(queue.items, queue.capacity * sizeof(Task))
-        if posted.copies == NULL or posted.bytes == NULL or queue.items == NULL:
+        if posted.copies == NULL or posted.bytes == NULL:
             abort()
         memcpy(posted.copies, ops, count * sizeof(FabricOp))
         place = posted.bytes
@@ -250,57 +253,136 @@ cdef class SimulatedFabric(Fabric):
                     memcpy(place, ops[i].local, ops[i].length)
                 posted.copies[i].local = place
                 place += ops[i].length
-            queue.items[queue.count].posted = posted
-            queue.items[queue.count].op = &posted.copies[i]
-            queue.items[queue.count].done_bytes = 0
-            queue.count += 1
+            if self.cuts is not None and ops[i].opcode < OP_CAS:
+                self.add_pieces(queue, posted, &posted.copies[i])
+            else:
+                self.add_task(queue, posted, &posted.copies[i], 0, ops[i].length)
         self.last_ticket += 1
         posted.ticket = self.last_ticket
         posted.ops = ops
         posted.count = count
-        posted.left = count
         posted.next = self.posted
         self.posted = posted
         return posted.ticket
+
+    cdef int add_task(self, TaskQueue *queue, Posted *posted, FabricOp *op, uint32_t begin, uint32_t end) noexcept nogil:
+        """Queue an operation, or a piece of it."""
+        if queue.count == queue.capacity:
+            queue.capacity = queue.capacity * 2 + 64
+            queue.items = <Task *>realloc(queue.items, queue.capacity * sizeof(Task))
+            if queue.items == NULL:
+                abort()
+        queue.items[queue.count].posted = posted
+        queue.items[queue.count].op = op
+        queue.items[queue.count].done_bytes = begin
+        queue.items[queue.count].end_bytes = end
+        queue.items[queue.count].number = posted.left
+        queue.count += 1
+        posted.left += 1
+        return 0
+
+    cdef int add_pieces(self, TaskQueue *queue, Posted *posted, FabricOp *op) except -1 with gil:
+        """Queue a READ or WRITE in the pieces into which ``cuts`` divide it."""
+        cdef uint64_t begin = op.offset, end = op.offset + op.length
+        cdef uint64_t place
+        for cut in self.cuts[bisect_right(self.cuts, op.offset) : bisect_left(self.cuts, end)]:
+            place = cut
+            self.add_task(queue, posted, op, <uint32_t>(begin - op.offset), <uint32_t>(place - op.offset))
+            begin = place
+        self.add_task(queue, posted, op, <uint32_t>(begin - op.offset), op.length)
+        return 0
+
+    cdef bint may_come_next(self, TaskQueue *queue, int place) noexcept nogil:
+        """Whether none of the operations before it must be performed first."""
+        cdef int i
+        for i in range(place):
+            if stays_behind(queue.items[i].op, queue.items[place].op):
+                return False
+        return True
 
     cdef bint perform_one(self) noexcept nogil:
         """Perform one of the queued operations that may come next, or a part of it; False when there is none."""
         cdef TaskQueue *queue
         cdef Task *task
         cdef int candidates[WINDOW]
-        cdef int i, j, window, found = 0
+        cdef int i, window, found = 0
         cdef uint32_t end
-        cdef Posted *posted
         if self.queues[0].count + self.queues[1].count == 0:
             return False
         i = <int>(self.next_random() >> 33) & 1
         queue = &self.queues[i] if self.queues[i].count else &self.queues[1 - i]
         window = queue.count if queue.count < WINDOW else WINDOW
         for i in range(window):
-            for j in range(i):
-                if stays_behind(queue.items[j].op, queue.items[i].op):
-                    break
-            else:
+            if self.may_come_next(queue, i):
                 candidates[found] = i
                 found += 1
         i = candidates[(self.next_random() >> 33) % <uint64_t>found]  # the first has none before it
         task = &queue.items[i]
-        end = task.op.length
+        end = task.end_bytes
         if self.tears and task.op.opcode < OP_CAS and end - task.done_bytes > 4 and self.next_random() >> 63:
             end = task.done_bytes + 4 + <uint32_t>((self.next_random() >> 33) % <uint64_t>((end - task.done_bytes) // 4)) * 4
-            if end > task.op.length:
-                end = task.op.length
+            if end > task.end_bytes:
+                end = task.end_bytes
         self.perform_piece(task.op, task.done_bytes, end)
-        task.done_bytes = end
-        if task.op.opcode < OP_CAS and end < task.op.length:
+        if task.op.opcode < OP_CAS and end < task.end_bytes:
+            task.done_bytes = end
             return True
-        posted = task.posted
+        self.is_done(queue, i)
+        return True
+
+    cdef void is_done(self, TaskQueue *queue, int place) noexcept nogil:
+        """The operation was performed: it leaves the queue, and with the last of a doorbell that is over."""
+        cdef Posted *posted = queue.items[place].posted
         queue.count -= 1
-        memmove(task, task + 1, (queue.count - i) * sizeof(Task))
+        memmove(&queue.items[place], &queue.items[place + 1], (queue.count - place) * sizeof(Task))
         posted.left -= 1
         if posted.left == 0:
             self.is_over(posted)
-        return True
+
+    def choices(self) -> list:
+        """Operations that may be performed next: (identity, kind, offset, length, whether it is fenced, queue).
+
+        Of one queue the identities ascend in the order of posting. They are the same in every run in which this front end saw the same.
+        """
+        cdef list found = []
+        cdef Task *task
+        cdef int number, i
+        for number in range(2):
+            for i in range(self.queues[number].count):
+                if not self.may_come_next(&self.queues[number], i):
+                    continue
+                task = &self.queues[number].items[i]
+                found.append((
+                    task.posted.ticket * TASKS_OF_DOORBELL + task.number, _NAMES[task.op.opcode], task.op.offset + task.done_bytes,
+                    task.end_bytes - task.done_bytes if task.op.opcode < OP_CAS else 8, task.op.flags & OP_FENCE != 0, number,
+                ))
+        return found
+
+    def perform(self, int64_t identity) -> bool:
+        """Perform one of the ``choices``; whether the pool is another one since."""
+        cdef Task *task
+        cdef FabricOp *op
+        cdef int number, i
+        cdef bint changes
+        for number in range(2):
+            for i in range(self.queues[number].count):
+                task = &self.queues[number].items[i]
+                if task.posted.ticket * TASKS_OF_DOORBELL + task.number == identity:
+                    if not self.may_come_next(&self.queues[number], i):
+                        raise ValueError(f"operation {identity} must wait for others")
+                    op = task.op
+                    if op.opcode == OP_WRITE:
+                        changes = memcmp(
+                            self.memory + op.offset + task.done_bytes, <char *>op.local + task.done_bytes, task.end_bytes - task.done_bytes
+                        ) != 0
+                    self.perform_piece(op, task.done_bytes, task.end_bytes)
+                    if op.opcode >= OP_CAS:
+                        changes = (<uint64_t *>(self.memory + op.offset))[0] != op.result
+                    elif op.opcode == OP_READ:
+                        changes = False
+                    self.is_done(&self.queues[number], i)
+                    return changes
+        raise KeyError(f"no operation {identity} is queued")
 
     cdef void is_over(self, Posted *posted) noexcept nogil:
         """All its operations are done, or the node was lost."""
@@ -310,7 +392,7 @@ cdef class SimulatedFabric(Fabric):
         with gil:
             stack = self.sleeping.pop(posted.ticket, None)
             if stack is not None:
-                resume_soon(stack)
+                (self.on_over or resume_soon)(stack)
 
     cdef int finish(self, Posted *posted) noexcept nogil:
         """Its owner runs again: hand over what was fetched."""
@@ -343,6 +425,11 @@ cdef class SimulatedFabric(Fabric):
     def pending(self) -> int:
         """Operations that are queued."""
         return self.queues[0].count + self.queues[1].count
+
+    @property
+    def doorbells(self) -> int:
+        """Doorbells that were ever queued; the first parts of the identities of ``choices`` count them."""
+        return self.last_ticket
 
     def advance(self, int count=1) -> int:
         """Perform up to ``count`` queued operations, or parts of them; how many these were.

@@ -12,7 +12,7 @@ ABSENT = 0  # the state of a key that holds nothing; else the number of the writ
 
 @dataclass(eq=False)
 class Call:
-    """One call on one key, with its answer once it has returned."""
+    """One call on one key, with its answer once it has returned; ``end`` stays 0 when its caller died in it."""
 
     name: str
     key: bytes
@@ -55,6 +55,12 @@ def is_refusal(answer: object) -> bool:
     return isinstance(answer, Status) and answer in (Status.FULL, Status.INDEX_FULL)
 
 
+def events_of(calls: list[Call]) -> list[tuple[int, int, Call]]:
+    """Return the beginnings (0) and ends (1) of calls in their order."""
+    events = [(call.begin, 0, call) for call in calls] + [(call.end, 1, call) for call in calls if call.end]
+    return sorted(events, key=lambda event: event[:2])
+
+
 @dataclass
 class Judge:
     """Finds an order of the calls on a key that explains every answer, or says that there is none.
@@ -70,7 +76,7 @@ class Judge:
 
     def verdict(self, calls: list[Call]) -> str | None:
         """Return None when the calls, all on one key, are linearizable; else what the key did until no order was left."""
-        events = sorted([(call.begin, 0, call) for call in calls] + [(call.end, 1, call) for call in calls], key=lambda event: event[:2])
+        events = events_of(calls)
         # Each possibility: the state, and which of the calls under way have taken effect.
         possible: set[tuple[int, frozenset[Call]]] = {(ABSENT, frozenset())}
         open_calls: list[Call] = []
@@ -90,9 +96,7 @@ class Judge:
         """Return what the key may hold when all calls are over."""
         possible: set[tuple[int, frozenset[Call]]] = {(ABSENT, frozenset())}
         open_calls: list[Call] = []
-        for place, is_end, call in sorted(
-            [(call.begin, 0, call) for call in calls] + [(call.end, 1, call) for call in calls], key=lambda event: event[:2]
-        ):
+        for place, is_end, call in events_of(calls):
             if not is_end:
                 open_calls.append(call)
                 continue
@@ -121,6 +125,8 @@ class Judge:
                     continue
                 seen = ABSENT if self.expiries.get(state, call.begin_ms + 1) <= call.begin_ms else state
                 after, answer = apply(seen, call)
+                if call.end == 0:
+                    answer = call.answer  # nobody got one: it may have taken effect, or may yet
                 if type(answer) is type(call.answer) and answer == call.answer:
                     # Whoever saw it expired left it there, for those who began before that.
                     following.append((state if after == seen else after, done | {call}))

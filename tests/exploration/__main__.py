@@ -1,0 +1,76 @@
+"""Program: explore scenarios and say what was found.
+
+python -m tests.exploration --scenario set-get --kills
+python -m tests.exploration --random --seed 1 --count 1000
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+
+from tests.exploration.aftermath import judge
+from tests.exploration.explorer import Explorer, Report
+from tests.exploration.random_walk import Swarm, Walk
+from tests.exploration.scenarios import SCENARIOS, Scenario
+
+
+def show(report: Report) -> None:
+    """Write how far it is."""
+    if sys.stderr.isatty():
+        sys.stderr.write(f"\r{report.scenario:24} {report.kills or '':8} {report.runs:8} orders, {report.too_long} too long ")
+
+
+def told(report: Report) -> dict[str, object]:
+    """Return a report as JSON has it."""
+    return {
+        "scenario": report.scenario, "kills": report.kills, "orders": report.runs, "too_long": report.too_long,
+        "redundant": report.cut_short, "operations": report.operations, "longest": report.longest, "deaths": report.deaths,
+        "outcomes": len(report.outcomes), "seconds": round(report.seconds, 2), "complete": report.is_complete,
+    }  # fmt: skip
+
+
+def explorations(scenario: Scenario, *, kills: bool, limit: int) -> Iterator[Report]:
+    """Explore a scenario without deaths, or with each front end dead before its first change, its second, and so on."""
+    if not kills:
+        yield Explorer(scenario, judge, limit=limit, on_progress=show).explore()
+        return
+    for victim in range(len(scenario.scripts)):
+        changes = 0
+        while True:
+            report = Explorer(scenario, judge, kills={victim: changes}, limit=limit, on_progress=show).explore()
+            if not report.deaths:
+                break  # it never makes so many
+            yield report
+            changes += 1
+
+
+def main() -> None:
+    """Explore what the command line asks for."""
+    parser = argparse.ArgumentParser(prog="python -m tests.exploration", description="Every order of a scenario's operations.")
+    parser.add_argument("--scenario", action="append", choices=list(SCENARIOS), help="which; all without it")
+    parser.add_argument("--kills", action="store_true", help="with the death of each front end before each of its changes")
+    parser.add_argument("--limit", type=int, default=1_000_000, help="most orders for each")
+    parser.add_argument("--random", action="store_true", help="random walks of several front ends instead")
+    parser.add_argument("--seed", type=int, default=1, help="first of the random walks")
+    parser.add_argument("--count", type=int, default=1, help="how many of them")
+    parser.add_argument("--front-ends", type=int, default=3)
+    parser.add_argument("--deaths", type=int, default=1, help="front ends that die in each walk")
+    options = parser.parse_args()
+    if options.random:
+        swarm = Swarm()
+        swarm.run(
+            range(options.seed, options.seed + options.count),
+            lambda seed: Walk(seed, front_ends=options.front_ends, kills=options.deaths), judge,
+        )  # fmt: skip
+        print(json.dumps({"walks": swarm.walks, "events": swarm.events, "outcomes": len(swarm.outcomes), "seconds": round(swarm.seconds, 2)}))
+        return
+    for name in options.scenario or SCENARIOS:
+        for report in explorations(SCENARIOS[name], kills=options.kills, limit=options.limit):
+            print(json.dumps(told(report)), flush=True)
+
+
+if __name__ == "__main__":
+    main()
