@@ -96,9 +96,15 @@ def main(
             service = Service(workers=workers, pool=url, flags=flags, separate=separate)
             result = asyncio.run(
                 drive(
-                    service, clients=clients, seconds=seconds, kill_every_s=kill_every_ms / 1000, keep_ready=keep_ready, stop=stop, seed=seed,
+                    service,
+                    clients=clients,
+                    seconds=seconds,
+                    kill_every_s=kill_every_ms / 1000,
+                    keep_ready=keep_ready,
+                    stop=stop,
+                    seed=seed,
                     console=console,
-                )  # fmt: skip
+                )
             )
         except ServiceError as error:
             console.print(f"crash: {error}", markup=False)

@@ -11,8 +11,6 @@ import tempfile
 import time
 from pathlib import Path
 
-import hiredis
-
 from tests.crash.connection import Connection
 from tests.servers import ROOT, free_port
 

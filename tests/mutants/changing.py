@@ -1,4 +1,5 @@
 """Faults of changing: inserting, overwriting, removing, flushing."""
+# ruff: noqa: E501 - texts of the sources as they stand there
 
 from __future__ import annotations
 
@@ -166,7 +167,7 @@ cdef void after_publish(""",
                 "    engine.counts.inserted += 1",
             ),
         ),
-        (CROWDED,),
+        (CHANGE_TESTS,),
     ),
     Mutant(
         "overflow-lowered-before-freeing",
@@ -201,9 +202,7 @@ cdef void after_publish(""",
         CHANGE,
         "    if request.condition == CONDITION_NX and <uint32_t>request.epoch_after != request.epoch:",
         "    if False:",
-        DUEL,
-        BATCHES,
-        "tests/storage/test_flush_overtakes.py",
+        CHANGE_TESTS,
     ),
     one(
         "change-ended-before-it-is-made",
@@ -232,8 +231,7 @@ cdef void after_publish(""",
         CHANGE,
         "    if request.flags & EXACT and (request.word != request.expected or request.slot != request.expected_slot):",
         "    if request.flags & EXACT and request.word != request.expected:",
-        BATCHES,
-        INTERLEAVING,
+        WORDS_TESTS,
     ),
     one(
         "old-value-not-retired",

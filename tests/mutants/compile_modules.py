@@ -11,9 +11,10 @@ def main(sources: list[str]) -> None:
     root = Path.cwd()
     sys.path.insert(0, str(root))
     # From the tree, so that its flags and directives count; a top-level `import setup` would be resolved before the path is set.
-    import setup as project
     from Cython.Build import cythonize
     from setuptools import setup
+
+    import setup as project
 
     # Generated C comes from a file that just changed; what the original left there is a link to it.
     for source in sources:

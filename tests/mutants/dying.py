@@ -1,4 +1,5 @@
 """Faults of adoption: what the dead held comes back, what the living hold does not."""
+# ruff: noqa: E501 - texts of the sources as they stand there
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
 """Faults of memory: pages and cells, hazards, retirement, eviction."""
+# ruff: noqa: E501 - texts of the sources as they stand there
 
 from __future__ import annotations
 
@@ -160,7 +161,7 @@ MUTANTS = (
         "limit-not-checked",
         "pages in use may not pass the limit",
         PAGES,
-        "        if before + count > self.limit_pages:",
+        "        if before + count + self.reserve_pages > self.limit_pages:",
         "        if False:",
         f"{EVICTION}::test_a_lower_limit_holds_at_once_for_writes_and_soon_for_all",
         f"{EVICTION}::test_noeviction_refuses_and_loses_nothing",
@@ -202,8 +203,8 @@ MUTANTS = (
         "evicts-what-has-no-ttl",
         "under a volatile policy what has no TTL is never evicted",
         POLICY,
-        "(self.volatile_only and not word_has_ttl(words[i])):\n                    continue\n                if foreign",
-        "False:\n                    continue\n                if foreign",
+        "(self.volatile_only and not word_has_ttl(words[i])):\n                    continue\n                if positions[i]",
+        "False:\n                    continue\n                if positions[i]",
         f"{EVICTION}::test_volatile_policies_leave_what_has_no_ttl",
     ),
     one(

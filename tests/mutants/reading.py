@@ -1,4 +1,5 @@
 """Faults of reading: look-ups, cells, pins, remembered locations."""
+# ruff: noqa: E501 - texts of the sources as they stand there
 
 from __future__ import annotations
 

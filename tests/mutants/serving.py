@@ -22,14 +22,6 @@ MUTANTS = (
         FASTLANE_TESTS,
     ),
     one(
-        "reads-before-a-write-forgotten",
-        "a GET before the first SET of a run would see what the SET wrote",
-        FASTLANE,
-        "                self._touch(key_mark(request.key, request.key_bytes, request.database))\n",
-        "                pass\n",
-        FASTLANE_TESTS,
-    ),
-    one(
         "generations-of-runs-wrap",
         "entries of runs long ago would count as of this one, or its own not at all",
         FASTLANE,

@@ -104,7 +104,8 @@ class Workshop:
 
     def run_tests(self, tests: list[str], limit_s: float) -> tuple[int | None, str]:
         """Run tests in the tree until one is red."""
-        command = [sys.executable, "-m", "pytest", "-x", "-q", "--no-header", "--tb=line", "-p", "no:cacheprovider", "-m", "not long", *tests]
+        options = ["-x", "-q", "--no-header", "--tb=line", "-p", "no:cacheprovider", "-m", "not long"]
+        command = [sys.executable, "-m", "pytest", *options, *tests]
         return self.run(command, limit_s)
 
     def run(self, command: list[str], limit_s: float) -> tuple[int | None, str]:

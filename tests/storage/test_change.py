@@ -133,3 +133,60 @@ def test_what_was_evicted_or_has_expired_is_not_named(change: Callable[[Store], 
     there = set(finish(first.scan(0, 0, 1000))[1])
     assert not there.issuperset(KEYS)
     assert finish(second.exists(0, KEYS)) == [key in there for key in KEYS]
+
+
+def keys_of_home(entries: int, home: int, count: int) -> list[bytes]:
+    """Keys whose home is this set."""
+    found = []
+    for number in range(10_000):
+        store = make_store("sim", index_entries=entries)
+        key = b"key:%d" % number
+        finish(store.write(0, key, b""))
+        if states(store).index(LIVE) // 7 == home:
+            found.append(key)
+        if len(found) == count:
+            return found
+    raise AssertionError("no such keys")
+
+
+@pytest.mark.parametrize("doorbell", range(1, 10))
+def test_an_entry_away_from_home_is_found_from_its_first_moment_on(doorbell: int) -> None:
+    """The home is full; at every doorbell of the insert that goes to the next set somebody else inserts the same key."""
+    first = make_store("sim", index_entries=28)
+    second = second_store(first)
+    *full, key = keys_of_home(28, 0, 8)
+    for one in full:
+        finish(first.write(0, one, b""))
+    rung = 0
+    inner: list[Status] = []
+
+    def interfere(_operations: object) -> None:
+        nonlocal rung
+        rung += 1
+        if rung == doorbell:
+            inner.append(finish(second.write(0, key, b"inner", condition=Condition.NX)).status)
+
+    simulated(first).before_round = interfere
+    outer = finish(first.write(0, key, b"outer", condition=Condition.NX)).status
+    simulated(first).before_round = None
+    assert states(first).count(LIVE) == 8
+    assert sorted([outer, *inner]) == sorted([Status.OK] + [Status.PRESENT] * len(inner))
+    assert finish(second.exists(0, [key])) == [True]
+
+
+@pytest.mark.parametrize("steps", range(1, 14))
+def test_a_conditional_write_that_a_flush_overtakes_is_not_lost(steps: int) -> None:
+    """The key is there until the flush, and swept then: who looked for it under the old epoch must not take it for absent there."""
+    first = make_store("sim", index_entries=7)
+    finish(first.write(0, b"key", b"old"))
+    slow = SlowStore(first, 1, seed=steps)
+    slow.begin(lambda store: store.write(0, b"key", b"new", condition=Condition.NX))
+    for _ in range(steps):
+        if not slow.perform():
+            slow.go_on()
+    answered = list(slow.answers)
+    finish(first.flush(0))
+    first.maintain(1000.0)
+    status = slow.end().status
+    assert not answered or status == Status.PRESENT
+    assert finish(first.exists(0, [b"key"])) == [status == Status.OK]

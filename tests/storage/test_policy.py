@@ -9,7 +9,7 @@ from storage.store import Store
 from tests.storage.pools import NOW_MS, PAGE_BYTES, filler, finish, make_store, second_store
 from tests.storage.slow_motion import simulated
 
-KEYS = [b"k%02d" % number for number in range(24)]
+KEYS = [b"k%02d" % number for number in range(200)]
 
 
 def present(store: Store) -> list[bytes]:
@@ -21,7 +21,7 @@ def present(store: Store) -> list[bytes]:
 @pytest.mark.parametrize("policy", ["allkeys-lru", "allkeys-lfu"])
 def test_what_was_used_since_it_was_sampled_is_not_evicted(policy: str) -> None:
     """Candidates outlive the eviction that sampled them: by the next one some of them are the hottest."""
-    store = make_store("shm", policy=policy, pages=26)
+    store = make_store("shm", policy=policy, pages=203, index_entries=7 * 300)
     for number, key in enumerate(KEYS):
         store.set_clock(NOW_MS + number * 1000)
         assert finish(store.write(0, key, filler(PAGE_BYTES, number))).status == Status.OK
@@ -52,7 +52,6 @@ def test_a_sweep_leaves_what_was_written_behind_a_flush_that_it_has_not_heard_of
     second = second_store(first, policy="allkeys-lru")
     for number in range(7):
         assert finish(first.write(0, b"old%d" % number, b"old")).status == Status.OK
-    finish(first.flush(1))
     rung = 0
 
     def interfere(_operations: object) -> None:
@@ -63,6 +62,7 @@ def test_a_sweep_leaves_what_was_written_behind_a_flush_that_it_has_not_heard_of
             assert finish(second.write(0, b"new", b"new")).status == Status.OK
 
     simulated(first).before_round = interfere
+    finish(first.flush(1))
     first.maintain(1000.0)
     simulated(first).before_round = None
     if rung >= doorbell:

@@ -27,9 +27,8 @@ def test_a_hazard_is_out_before_anything_is_read_under_it(length: int) -> None:
     assert entry.payload == filler(length, 1)
     guarded = 0
     for operations in doorbells:
-        names = [
-            place for place, (kind, offset, _) in enumerate(operations) if kind == "WRITE" and layout["hazards"] <= offset < layout["counters"]
-        ]
+        rows = range(layout["hazards"], layout["counters"])
+        names = [place for place, (kind, offset, _) in enumerate(operations) if kind == "WRITE" and offset in rows]
         reads = [place for place, (kind, offset, _) in enumerate(operations) if kind == "READ" and offset >= layout["sets"]]
         if names and reads:
             assert names[0] < reads[0], operations

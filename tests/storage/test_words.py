@@ -5,19 +5,18 @@ from __future__ import annotations
 import pytest
 
 from storage.interface import Status
-from tests.storage.pools import finish, make_store, second_store
+from tests.storage.pools import filler, finish, make_store, second_store
 from tests.storage.slow_motion import FREE, LIVE, binding, simulated, slot_offset, slot_words, states, version
 
 
 def test_a_slot_counts_every_change_and_never_forgets_it() -> None:
     """Reserved and published: +2; overwritten, removed: +1 each. The binding counts the keys that the slot held."""
     store = make_store("sim", index_entries=7)
-    expected_version = expected_binding = 0
-    for number in range(5):
-        key = b"key%d" % number
+    expected_version = 0
+    for keys_before in range(5):
+        key, expected_binding = b"key%d" % keys_before, keys_before + 1
         finish(store.write(0, key, b"one"))
         expected_version += 2
-        expected_binding += 1
         (slot,) = [slot for slot, state in enumerate(states(store)) if state == LIVE]
         for step in ("insert", "overwrite", "delete"):
             if step == "overwrite":
@@ -27,7 +26,7 @@ def test_a_slot_counts_every_change_and_never_forgets_it() -> None:
                 finish(store.delete(0, [key]))
                 expected_version += 1
             word, word1 = slot_words(store, slot)
-            assert (version(word), binding(word)) == (expected_version, expected_binding), (number, step)
+            assert (version(word), binding(word)) == (expected_version, expected_binding), (keys_before, step)
             assert word1 & 0xFF == expected_binding
         assert states(store) == [FREE] * 7
 
@@ -70,3 +69,21 @@ def test_a_cell_of_another_database_or_epoch_is_not_the_key(offset: int, what: s
     cell = fabric.peek(start, 65_536).index(b"the key") - 24
     fabric.poke(start + cell + offset, bytes([fabric.peek(start + cell + offset, 1)[0] ^ 1]))
     assert finish(second_store(store).read(0, b"the key")) is None, what
+
+
+def test_a_token_names_its_slot_too() -> None:
+    """The same word can come again in another slot: same cell, and as many changes there. It is another value."""
+    store = make_store("sim", index_entries=7)
+    finish(store.write(0, b"key", filler(700, 1)))
+    entry = finish(store.read(0, b"key"))
+    assert entry is not None
+    first, _ = slot_words(store, 0)
+    finish(store.write(0, b"behind", filler(20_000, 2)))
+    finish(store.delete(0, [b"key"]))
+    store.release_spares()
+    finish(store.write(0, b"in front", filler(20_000, 2)))
+    finish(store.write(0, b"key", filler(700, 3)))
+    assert slot_words(store, 2)[0] == first, "the words are the same"
+    assert finish(store.delete_exact(0, b"key", entry.token)) == Status.CONFLICT
+    assert finish(store.replace(0, b"key", entry.token, b"mine", expire_at_ms=-1)) == Status.CONFLICT
+    assert finish(store.read(0, b"key")).payload == filler(700, 3)
