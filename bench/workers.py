@@ -155,8 +155,8 @@ def table(results: Results, counts: list[int]) -> Table:
     """Rate and cost for each number of workers, and the cost over that of the first."""
     out = Table(
         title="Workers on one pool",
-        caption=f"CPU: of all processes of the service, per operation, medians. Ratio: over the first column. {os.cpu_count()} cores, which "
-        "redis-benchmark shares: they bound the rates.",
+        caption="CPU: of all processes of the service, per operation, medians. Ratio: over the first column. redis-benchmark shares the "
+        f"{os.cpu_count()} cores, which bound the rates.",
     )
     out.add_column("case")
     for count in counts:

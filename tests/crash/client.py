@@ -11,7 +11,7 @@ from typing import Any
 
 import hiredis
 
-from tests.crash.connection import Broken, Connection
+from tests.crash.connection import Broken, Connection, pack
 from tests.crash.ledger import CounterLedger, Fault, KeyLedger, LogLedger
 from tests.crash.tally import Tally
 from tests.crash.values import LARGEST_BYTES, make_value, version_of
@@ -167,7 +167,7 @@ class Client:
             else:
                 self.tally.note(Fault.WRONG_BYTES, f"SET {key!r} answered {answer!r}")
 
-        return Operation(hiredis.pack_command(tuple(words)), answered)
+        return Operation(pack(*words), answered)
 
     def _set(self, taken: set[bytes]) -> Operation | None:
         return self._write(self._free(self.small, taken), self.choose.choice(SMALL_BYTES))
@@ -196,7 +196,7 @@ class Client:
             ledger.happened(version)
             ledger.forget_before(version - 3000)
 
-        return Operation(hiredis.pack_command((b"DEL", key)), answered)
+        return Operation(pack(b"DEL", key), answered)
 
     def _reader(self, owner: Client, key: bytes) -> Handler:
         """Return the judge of a GET's answer."""
@@ -216,7 +216,7 @@ class Client:
 
     def _get_of(self, owner: Client, keys: list[bytes]) -> Operation:
         key = self.choose.choice(keys)
-        return Operation(hiredis.pack_command((b"GET", key)), self._reader(owner, key))
+        return Operation(pack(b"GET", key), self._reader(owner, key))
 
     def _get(self, taken: set[bytes]) -> Operation:
         return self._get_of(self, self.small)
@@ -238,7 +238,7 @@ class Client:
             for reader, value in zip(readers, answer, strict=True):
                 reader(value)
 
-        return Operation(hiredis.pack_command((b"MGET", *keys)), answered)
+        return Operation(pack(b"MGET", *keys), answered)
 
     def _presence(self, owner: Client, key: bytes) -> Callable[[bool], None]:
         ledger = owner.keys[key]
@@ -254,7 +254,7 @@ class Client:
         other = self.choose.choice(self.others)
         key = self.choose.choice(other.small)
         judge = self._presence(other, key)
-        return Operation(hiredis.pack_command((b"EXISTS", key)), lambda answer: judge(answer == 1))
+        return Operation(pack(b"EXISTS", key), lambda answer: judge(answer == 1))
 
     # -------------------------------------------------------------------- chains
 
@@ -275,7 +275,7 @@ class Client:
             if answer != len(chain):
                 self.tally.note(Fault.MISSING, f"PREFIX.SET {chain[0]!r} stored {answer} of {len(chain)}")
 
-        return Operation(hiredis.pack_command(tuple(words)), answered)
+        return Operation(pack(*words), answered)
 
     def _prefix_match(self, taken: set[bytes]) -> Operation:
         other = self.choose.choice(self.others)
@@ -288,7 +288,7 @@ class Client:
             if answer < len(judges):
                 judges[answer](False)
 
-        return Operation(hiredis.pack_command((b"PREFIX.MATCH", *chain)), answered)
+        return Operation(pack(b"PREFIX.MATCH", *chain), answered)
 
     def _prefix_get(self, taken: set[bytes]) -> Operation:
         other = self.choose.choice(self.others)
@@ -301,7 +301,7 @@ class Client:
             if len(answer) < len(readers):
                 readers[len(answer)](None)
 
-        return Operation(hiredis.pack_command((b"PREFIX.GET", *chain)), answered)
+        return Operation(pack(b"PREFIX.GET", *chain), answered)
 
     # -------------------------------------------------------- counters and logs
 
@@ -311,7 +311,7 @@ class Client:
             return None
         ledger = self.counters[key]
         return Operation(
-            hiredis.pack_command((b"INCR", key)),
+            pack(b"INCR", key),
             lambda answer: self.tally.note(ledger.judge(answer), f"INCR {key!r} answered {answer}"),
             ledger.lose,
         )
@@ -325,10 +325,10 @@ class Client:
             return self._clear(key, ledger)
         if ledger.records and self.choose.random() < 0.3:
             return Operation(
-                hiredis.pack_command((b"GET", key)), lambda answer: self.tally.note(ledger.judge(answer), f"log {key!r}: {answer!r:.200}")
+                pack(b"GET", key), lambda answer: self.tally.note(ledger.judge(answer), f"log {key!r}: {answer!r:.200}")
             )
         return Operation(
-            hiredis.pack_command((b"APPEND", key, ledger.record())),
+            pack(b"APPEND", key, ledger.record()),
             lambda answer: self.tally.note(ledger.appended(answer), f"APPEND {key!r} answered {answer}, {len(ledger.records)} records"),
             ledger.lost,
         )
@@ -340,7 +340,7 @@ class Client:
             ledger.must_clear = False
             ledger.records.clear()
 
-        return Operation(hiredis.pack_command((b"DEL", key)), answered)
+        return Operation(pack(b"DEL", key), answered)
 
     # --------------------------------------------------------------------- audit
 
@@ -349,12 +349,12 @@ class Client:
         names = list(self.keys)
         for begin in range(0, len(names), AUDIT_KEYS):
             part = names[begin : begin + AUDIT_KEYS]
-            await self._insist([Operation(hiredis.pack_command((b"GET", key)), self._reader(self, key)) for key in part])
+            await self._insist([Operation(pack(b"GET", key), self._reader(self, key)) for key in part])
         logs = [(key, ledger) for key, ledger in self.logs.items() if not ledger.must_clear]
         await self._insist(
             [
                 Operation(
-                    hiredis.pack_command((b"GET", key)),
+                    pack(b"GET", key),
                     lambda answer, key=key, ledger=ledger: self.tally.note(ledger.judge(answer), f"log {key!r} at the end"),  # type: ignore[misc]
                 )
                 for key, ledger in logs
@@ -370,7 +370,7 @@ class Client:
             fault = Fault.MISSING if number < ledger.low else Fault.WRONG_BYTES if number > ledger.high else None
             self.tally.note(fault, f"counter {key!r} is {number}, expected {ledger.low} to {ledger.high}")
 
-        return Operation(hiredis.pack_command((b"GET", key)), answered)
+        return Operation(pack(b"GET", key), answered)
 
     async def _insist(self, operations: list[Operation]) -> None:
         while not await self.exchange(operations):
@@ -381,7 +381,7 @@ class Client:
         names = self.all_keys()
         for begin in range(0, len(names), AUDIT_KEYS):
             part = names[begin : begin + AUDIT_KEYS]
-            await self._insist([Operation(hiredis.pack_command((b"DEL", *part)), lambda _answer: None)])
+            await self._insist([Operation(pack(b"DEL", *part), lambda _answer: None)])
         for ledger in self.keys.values():
             ledger.happened(ledger.issue_removal())
         self.counters = {key: CounterLedger() for key in self.counters}

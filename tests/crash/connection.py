@@ -10,6 +10,12 @@ import hiredis
 ANSWER_LIMIT_S = 60.0  # a stopped worker sleeps 5 s; whoever waits longer waits for ever
 
 
+def pack(*words: bytes | int) -> bytes:
+    """Return a command as it is sent."""
+    packed: bytes = hiredis.pack_command(words)  # type: ignore[arg-type]  # its stub knows tuples of one alone
+    return packed
+
+
 class Broken(Exception):
     """The connection is gone; ``answers`` came before that."""
 
@@ -81,7 +87,7 @@ class Connection(asyncio.Protocol):
 
     async def call(self, *words: bytes) -> Any:
         """Send one command and return its answer."""
-        return (await self.pipeline([hiredis.pack_command(words)]))[0]
+        return (await self.pipeline([pack(*words)]))[0]
 
     def close(self) -> None:
         """Close at once."""

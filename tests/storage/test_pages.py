@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Set as AbstractSet
+from typing import Any
 
 import pytest
 
@@ -18,6 +19,12 @@ LENGTH = 1000  # of values, 24 bytes of head and a key beside
 CELLS = (PAGE_BYTES - 128) // next(size for size in cell_sizes() if size >= 24 + 4 + LENGTH)
 
 
+def payload(store: Store, key: bytes) -> bytes | None:
+    """Return the value under the key."""
+    entry = finish(store.read(0, key))
+    return None if entry is None else entry.payload
+
+
 def fill_page(store: Store, pages: int = 1) -> list[bytes]:
     """Fill pages of one class to the last cell; the keys."""
     keys = [b"k%03d" % number for number in range(CELLS * pages)]
@@ -30,9 +37,7 @@ def check(store: Store, keys: list[bytes], but: AbstractSet[bytes] = frozenset()
     """All values are what was written."""
     for number, key in enumerate(keys):
         if key not in but:
-            entry = finish(store.read(0, key))
-            assert entry is not None, key
-            assert entry.payload == filler(LENGTH, number), key
+            assert payload(store, key) == filler(LENGTH, number), key
 
 
 def empty(*stores: Store) -> int:
@@ -59,7 +64,7 @@ def test_cells_that_others_freed_are_taken_before_another_page() -> None:
     assert pages_used(first) == 1
     check(first, keys, gone)
     for number in range(len(gone)):
-        assert finish(first.read(0, b"n%03d" % number)).payload == filler(LENGTH, 500 + number)
+        assert payload(first, b"n%03d" % number) == filler(LENGTH, 500 + number)
     assert empty(first, second) == 0
 
 
@@ -119,7 +124,7 @@ def test_a_harvest_that_lost_takes_nothing() -> None:
     assert rung == 1
     check(first, keys, {keys[5], keys[6]})
     for number, key in enumerate(written):
-        assert finish(second.read(0, key)).payload == filler(LENGTH, 700 + number), key
+        assert payload(second, key) == filler(LENGTH, 700 + number), key
     assert empty(first, second) == 0
 
 
@@ -140,7 +145,7 @@ def test_a_cell_that_is_freed_twice_is_handed_out_once() -> None:
     for number, key in enumerate(keys):
         finish(first.write(0, key, filler(LENGTH, number)))
     check(first, keys)
-    cells = first.memory()["cells"]
+    cells: Any = first.memory()["cells"]
     assert sum(row[2] for row in cells) == CELLS + 6, cells
     assert empty(first) == 0
 
@@ -187,8 +192,8 @@ def test_a_page_that_somebody_else_won_is_his() -> None:
     simulated(first).before_round = None
     assert rung == 3
     for number in range(3):
-        assert finish(second.read(0, b"a%d" % number)).payload == filler(PAGE_BYTES, 200 + number)
-        assert finish(first.read(0, b"b%d" % (number + 1))).payload == filler(PAGE_BYTES, 101 + number)
+        assert payload(second, b"a%d" % number) == filler(PAGE_BYTES, 200 + number)
+        assert payload(first, b"b%d" % (number + 1)) == filler(PAGE_BYTES, 101 + number)
     assert empty(first, second) == 0
 
 

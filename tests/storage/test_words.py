@@ -86,4 +86,6 @@ def test_a_token_names_its_slot_too() -> None:
     assert slot_words(store, 2)[0] == first, "the words are the same"
     assert finish(store.delete_exact(0, b"key", entry.token)) == Status.CONFLICT
     assert finish(store.replace(0, b"key", entry.token, b"mine", expire_at_ms=-1)) == Status.CONFLICT
-    assert finish(store.read(0, b"key")).payload == filler(700, 3)
+    entry = finish(store.read(0, b"key"))
+    assert entry is not None
+    assert entry.payload == filler(700, 3)
