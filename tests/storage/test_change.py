@@ -165,6 +165,7 @@ def test_an_entry_away_from_home_is_found_from_its_first_moment_on(doorbell: int
         rung += 1
         if rung == doorbell:
             inner.append(finish(second.write(0, key, b"inner", condition=Condition.NX)).status)
+            assert finish(second.exists(0, [key])) == [True], "it is there, whoever wrote it"
 
     simulated(first).before_round = interfere
     outer = finish(first.write(0, key, b"outer", condition=Condition.NX)).status
