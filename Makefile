@@ -22,7 +22,7 @@ RELEASE := build/release.stamp
 DEBUG := build/debug.stamp
 TEST_PACKAGES := build/test-packages.stamp
 
-.PHONY: help serve build debug test test-long check docs bench bench-lmcache docker-test clean distclean
+.PHONY: help serve build debug test test-long mutants crash-run soak check docs bench bench-lmcache bench-restart bench-workers docker-test clean distclean
 
 help: ## this list
 	@echo "kvcd: make TARGET"
@@ -44,6 +44,15 @@ test: $(RELEASE) $(TEST_PACKAGES) ## the tests that every commit passes
 test-long: $(RELEASE) $(TEST_PACKAGES) ## all tests, the ones that take minutes too
 	@$(TEST_ENVIRONMENT) KVCD_GUEST_DEADLINE_S=3600 $(RUN)/python -m pytest $(TEST_ARGS)
 
+mutants: $(RELEASE) $(TEST_PACKAGES) ## seed every fault of tests/mutants in turn: some test must find it
+	@$(RUN)/python -m tests.mutants $(ARGS)
+
+crash-run: $(RELEASE) $(TEST_PACKAGES) ## kill workers under clients that judge every answer (10 minutes)
+	@$(RUN)/python -m tests.crash $(ARGS)
+
+soak: $(RELEASE) $(TEST_PACKAGES) ## full load: memory, descriptors and latency must stay flat (30 minutes)
+	@$(RUN)/python -m tests.soak $(ARGS)
+
 check: $(RELEASE) ## ruff, mypy strict, import directions
 	$(RUN)/ruff check .
 	$(RUN)/mypy
@@ -58,6 +67,12 @@ bench: $(RELEASE) $(TEST_PACKAGES) ## kvcd and redis-server in turn, as a table 
 
 bench-lmcache: $(RELEASE) $(TEST_PACKAGES) ## LMCache's connectors against kvcd and redis-server
 	@$(RUN)/python -m bench.lmcache $(ARGS)
+
+bench-restart: $(RELEASE) $(TEST_PACKAGES) ## from SIGKILL to the first GET that hits, beside redis-server loading its RDB
+	@$(RUN)/python -m bench.restart $(ARGS)
+
+bench-workers: $(RELEASE) $(TEST_PACKAGES) ## throughput and processor time with 1, 2, 3 workers
+	@$(RUN)/python -m bench.workers $(ARGS)
 
 docker-test: ## build the image, bring the compose stack up, talk to it, take it down
 	@docker/test

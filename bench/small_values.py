@@ -30,14 +30,14 @@ def group() -> Group:
     return Group("small", load, cases)
 
 
-def load(server: Server) -> None:
+def load(server: Server, *, keys: int = KEYS, value_size_bytes: int = VALUE_SIZE_BYTES) -> None:
     """Fill all keys that redis-benchmark may ask for."""
-    value = b"x" * VALUE_SIZE_BYTES
+    value = b"x" * value_size_bytes
     with Connection(server.host, server.port) as connection:
-        for first in range(0, KEYS, _LOAD_BATCH):
+        for first in range(0, keys, _LOAD_BATCH):
             # the key format is redis-benchmark's own
-            batch = b"".join(encode(b"SET", b"key:%012d" % number, value) for number in range(first, first + _LOAD_BATCH))
-            connection.ask(batch, b"+OK\r\n" * _LOAD_BATCH)
+            numbers = range(first, min(first + _LOAD_BATCH, keys))
+            connection.ask(b"".join(encode(b"SET", b"key:%012d" % number, value) for number in numbers), b"+OK\r\n" * len(numbers))
 
 
 def _runner(command: str, depth: int) -> Callable[[Server, float], Measurement]:
@@ -45,21 +45,23 @@ def _runner(command: str, depth: int) -> Callable[[Server, float], Measurement]:
 
     def run(server: Server, seconds: float) -> Measurement:
         if server.label not in requests_per_s:
-            requests_per_s[server.label] = _redis_benchmark(server, command, depth, _CALIBRATION_REQUESTS * depth)
+            requests_per_s[server.label] = redis_benchmark(server, command, depth, _CALIBRATION_REQUESTS * depth)
         requests = max(_CALIBRATION_REQUESTS, round(requests_per_s[server.label] * seconds))
         with timed(server) as watch:
-            rate = _redis_benchmark(server, command, depth, requests)
+            rate = redis_benchmark(server, command, depth, requests)
         return Measurement(requests, requests / rate, watch.processor_s)
 
     return run
 
 
-def _redis_benchmark(server: Server, command: str, depth: int, requests: int) -> float:
+def redis_benchmark(
+    server: Server, command: str, depth: int, requests: int, *, keys: int = KEYS, value_size_bytes: int = VALUE_SIZE_BYTES
+) -> float:
     """Run redis-benchmark; returns its requests per second."""
     program = shutil.which("redis-benchmark")
     if program is None:
         raise BenchError("redis-benchmark is not installed (Debian: redis-tools)")
-    options = {"-h": server.host, "-p": server.port, "-c": CLIENTS, "-n": requests, "-r": KEYS, "-d": VALUE_SIZE_BYTES, "-P": depth}
+    options = {"-h": server.host, "-p": server.port, "-c": CLIENTS, "-n": requests, "-r": keys, "-d": value_size_bytes, "-P": depth}
     arguments = [str(part) for option in options.items() for part in option]
     done = subprocess.run([program, *arguments, "-t", command.lower(), "--csv"], capture_output=True, text=True, check=False)
     rows = [row for row in csv.reader(io.StringIO(done.stdout)) if len(row) > 1 and row[0] == command]

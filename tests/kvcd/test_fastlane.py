@@ -41,6 +41,16 @@ def test_a_key_read_before_it_is_written_in_the_same_run(kvcd_server: ServerProc
         assert wire.replies(5) == [b"old", None, b"OK", b"OK", b"new"]
 
 
+def test_a_large_value_read_before_it_is_replaced_in_the_same_run(kvcd_server: ServerProcess) -> None:
+    """Its pages are pinned a round later than a small value is replaced."""
+    large = bytes(range(256)) * 1000
+    with kvcd_server.connect() as wire:
+        assert wire.call("SET", "k", large) == b"OK"
+        for _ in range(5):
+            wire.send(encode("GET", "k") + encode("SET", "k", "small") + encode("GET", "k") + encode("SET", "k", large))
+            assert wire.replies(4) == [large, b"OK", b"small", b"OK"]
+
+
 def test_the_same_key_in_another_database_is_another_key(kvcd_server: ServerProcess) -> None:
     """SELECT takes effect between the commands around it."""
     with kvcd_server.connect(timeout_s=DEADLINE_S) as wire:

@@ -75,6 +75,7 @@ class Duel:
     binding_bits: int = 8
     version_bits: int = 14
     chance: float = 0.5
+    fills: bool = False  # half of what is done writes, so that most keys are there
     states: dict[bytes, set[int]] = field(default_factory=dict)
     lengths: dict[int, int] = field(default_factory=dict)
     tokens: dict[bytes, list[tuple[int, int]]] = field(default_factory=dict)
@@ -109,7 +110,7 @@ class Duel:
     def act(self, store: Store, key: bytes) -> Operation:
         """Do one operation."""
         names = ("read", "read", "exists", "write", "write", "write_nx", "write_nx", "write_xx", "delete", "replace", "delete_exact")
-        name = self.choose.choice(names)
+        name = "write" if self.fills and self.choose.random() < 0.5 else self.choose.choice(names)
         if name in ("replace", "delete_exact") and not self.tokens.get(key):
             name = "read"
         if name == "read":
@@ -201,6 +202,12 @@ def test_two_front_ends_on_one_key(seed: int) -> None:
 @pytest.mark.parametrize("seed", range(1, 9))
 def test_two_front_ends_on_keys_that_overflow_each_other(seed: int) -> None:
     play(Duel(seed, [b"k%d" % number for number in range(12)], index_entries=21), 300)
+
+
+@pytest.mark.parametrize("seed", range(1, 9))
+def test_two_front_ends_on_crowded_sets(seed: int) -> None:
+    """Two sets and more keys than one of them holds: entries live away from home all the time."""
+    play(Duel(seed, [b"k%d" % number for number in range(12)], index_entries=14, fills=True), 300)
 
 
 @pytest.mark.parametrize("seed", range(1, 9))
