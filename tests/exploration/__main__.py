@@ -58,12 +58,13 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=1, help="how many of them")
     parser.add_argument("--front-ends", type=int, default=3)
     parser.add_argument("--deaths", type=int, default=1, help="front ends that die in each walk")
+    parser.add_argument("--grain", type=int, default=4, help="operations are torn at multiples of so many bytes; 0: not at all")
     options = parser.parse_args()
     if options.random:
         swarm = Swarm()
         swarm.run(
             range(options.seed, options.seed + options.count),
-            lambda seed: Walk(seed, front_ends=options.front_ends, kills=options.deaths), judge,
+            lambda seed: Walk(seed, front_ends=options.front_ends, kills=options.deaths, grain_bytes=options.grain), judge,
         )  # fmt: skip
         print(json.dumps({"walks": swarm.walks, "events": swarm.events, "outcomes": len(swarm.outcomes), "seconds": round(swarm.seconds, 2)}))
         return

@@ -144,3 +144,6 @@ scenario("overflow-del", "an overflow word is raised and lowered at once, and a 
 scenario("overflow-home", "one key inserted away from home and at home at once", FULL_HOME,
          (step("delete", HERE[0]), step("write", X)), (step("write_nx", X),), index_entries=14, is_small=False)  # fmt: skip
 scenario("claim", "both claim their first pages", (), (step("write", b"x"),), (step("write", b"y", length=TWO_PAGES),), is_small=False)
+scenario("claim-dirty", "a page is claimed for cells that another value's bytes are still in",
+         ((0, step("write", K, length=TWO_PAGES)), (0, step("delete", K)), (0, COLLECT), *WARM),
+         (step("write", b"x", length=700),), (step("read", b"x"),))  # fmt: skip

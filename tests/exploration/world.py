@@ -103,6 +103,13 @@ def pool_bytes(index_entries: int, pages: int) -> int:
     return before_pages + pages * (PAGE_BYTES + 8) + PAGE_BYTES
 
 
+@lru_cache
+def layout_of(index_entries: int, pages: int) -> dict[str, int]:
+    """Return where everything lies in such a pool."""
+    fabric = SimulatedFabric(pool_bytes(index_entries, pages))
+    return Pool.format(fabric, index_entries=index_entries, secret=bytes(16)).layout()
+
+
 class World:
     """One run of a scenario. ``kills``: how many changes of the pool each front end named there lives to make."""
 
