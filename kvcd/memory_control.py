@@ -131,6 +131,12 @@ class Membership:
         while len(self._fenced) > FENCED_LIMIT:
             self._fenced.popitem(last=False)
 
+    def forget(self, number: int, incarnation: int) -> None:
+        """A fenced front end's row says by now that it is gone: its number may be given away. Harmless when somebody has it already."""
+        front_end = self._front_ends.get(number)
+        if front_end is not None and front_end.fenced and front_end.connection is None and front_end.incarnation in (None, incarnation):
+            del self._front_ends[number]
+
     def leave(self, front_end: FrontEnd) -> None:
         """Free a number at once: its front end ended in order."""
         self.ready(front_end)
@@ -295,6 +301,13 @@ class Connection(asyncio.Protocol):
         self._server.membership.fence(self._entered(), number, incarnation)
         return {"fenced": True}
 
+    def _forget(self, request: Message) -> Message:
+        number = protocol.integer(request, "front_end", least=0, most=FRONT_ENDS_LIMIT - 1)
+        incarnation = protocol.integer(request, "incarnation", least=0, most=INCARNATION_MOST)
+        self._entered()
+        self._server.membership.forget(number, incarnation)
+        return {}
+
     def _leave(self, _request: Message) -> Message:
         front_end = self._entered()
         self._close_queue_pairs()
@@ -319,6 +332,7 @@ _HANDLERS = {
     "connect": Connection._connect,
     "ready": Connection._ready,
     "fence": Connection._fence,
+    "forget": Connection._forget,
     "leave": Connection._leave,
 }
 

@@ -4,7 +4,7 @@
 cimport cython
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
-from storage.engine cimport Engine
+from storage.engine cimport DatabaseCounts, Engine
 from storage.pages cimport PageAllocator
 from storage.policy cimport EvictionPolicy
 from storage.pool cimport Pool
@@ -51,6 +51,14 @@ cdef class Adoption:
     cdef int64_t least_excess        # of pages in use by the word over those by the table, in the samples so far
     cdef int64_t most_excess
     cdef uint64_t audited            # the audit word when the first sample was taken
+    cdef bint is_recount_due         # somebody died: it may have changed keys that it had not counted yet
+    cdef bint is_recounting
+    cdef uint64_t recount_at_ms      # not before
+    cdef uint64_t recount_pause_ms
+    cdef uint64_t recount_position
+    cdef DatabaseCounts *recounted
+    cdef uint64_t versions[MAX_FRONT_ENDS]
+    cdef readonly uint64_t recounts
     cdef readonly uint64_t sweeps
     cdef readonly uint64_t adopted_pages
     cdef readonly uint64_t freed_pages
@@ -71,9 +79,16 @@ cdef class Adoption:
     cdef bint _has_passed(self) noexcept nogil
     cdef bint _look_at_index(self) noexcept nogil
     cdef void _look_at_slot(self, uint32_t slot, uint64_t word) noexcept nogil
+    cdef bint _read_word(self, uint32_t slot, uint64_t *word) noexcept nogil
     cdef void _clear_pages_of(self, uint32_t slot, uint64_t word) noexcept nogil
     cdef void _note_overflow(self, uint64_t home, char *sets, uint32_t count) noexcept nogil
     cdef void _free_unclaimed(self) noexcept nogil
     cdef void _lower_overflows(self) noexcept nogil
     cdef void _settle_counters(self) noexcept nogil
     cdef bint audit(self) noexcept nogil
+    cdef bint recount(self, uint32_t units, uint64_t now_ms) noexcept nogil
+    cdef bint _read_versions(self, uint64_t *versions) noexcept nogil
+    cdef bint _is_quiet(self) noexcept nogil
+    cdef bint _recount_sets(self, uint64_t first, uint32_t count) noexcept nogil
+    cdef void _end_recount(self, uint64_t now_ms, bint is_over) noexcept nogil
+    cdef bint _correct_counts(self) noexcept nogil

@@ -17,10 +17,10 @@ none pass, so that nothing that it may still touch is used again.
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
-from libc.string cimport memset
+from libc.string cimport memcmp, memset
 
 from storage.cells cimport CELL_BYTES, CELLS_IN_PAGE
-from storage.engine cimport Engine
+from storage.engine cimport DatabaseCounts, Engine
 from storage.fabric.base cimport OP_READ, FabricOp
 from storage.pages cimport CellPage
 from storage.policy cimport EvictionPolicy
@@ -32,6 +32,7 @@ from storage.words cimport (
     CHANGE_COUNTERS,
     FRONT_END_ROW_BYTES,
     MAX_CELL_BYTES,
+    MAX_DATABASES,
     MAX_DISTANCE,
     MAX_FRONT_ENDS,
     PAGE_BYTES,
@@ -62,6 +63,7 @@ from storage.words cimport (
     word1_distance,
     word_binding,
     word_class,
+    word_has_ttl,
     word_is_paged,
     word_location,
     word_state,
@@ -74,6 +76,8 @@ cdef enum:
     SLOT_ATTEMPTS = 100    # every further one means that somebody else changed the slot
     OVERFLOWS_LIMIT = 1024 # homes whose word is put right by one sweep; the next takes the others
     AUDIT_SAMPLES = 8
+    RECOUNT_PAUSE_MS = 1000      # after a recount that somebody's change spoilt; twice as long each time,
+    RECOUNT_PAUSE_MAX_MS = 60000 # and at most this
     LIST_PAGES = 16384     # numbers in a page list of one page
 
 
@@ -96,6 +100,7 @@ cdef class Adoption:
     def __dealloc__(self):
         free(self.suspect_pages)
         free(self.overflows)
+        free(self.recounted)
 
     # ------------------------------------------------------------------ deaths
 
@@ -109,7 +114,7 @@ cdef class Adoption:
                 continue
             if self.membership.prove_dead(number, (self.lives[number] >> 1) & 0x7FFF):
                 try:
-                    if self.pool.declare_dead(number):
+                    if self.pool.declare_dead(number, self.lives[number]):
                         found.append(number)
                 finally:
                     self.membership.release(number)
@@ -137,6 +142,7 @@ cdef class Adoption:
         cdef uint64_t words[4]
         if self.pool.read_into(self.pool.geometry.globals, words, 32) != 0:
             return False
+        self.allocator.used_pages = words[GLOBAL_PAGES_USED // 8]
         if self.pending == 0 and words[GLOBAL_TICKET // 8] != self.acknowledged:
             self.pending = words[GLOBAL_TICKET // 8]
             self.engine.reclaimer.turn()
@@ -222,6 +228,9 @@ cdef class Adoption:
         self.overflows = NULL
         self.phase = PHASE_IDLE
         self.audits = AUDIT_SAMPLES
+        self.is_recount_due = True
+        self.recount_pause_ms = RECOUNT_PAUSE_MS
+        self.recount_at_ms = 0
         if self.is_spoilt:
             self.has_begun = False
 
@@ -278,7 +287,8 @@ cdef class Adoption:
     cdef bint _look_at_index(self) noexcept nogil:
         """The next sets: what their slots name is in no doubt."""
         cdef char sets[(CHUNK_SETS + MAX_DISTANCE) * SET_BYTES]
-        cdef uint64_t total = self.pool.geometry.set_count, first = self.position
+        cdef char second[CHUNK_SETS * SET_BYTES]
+        cdef uint64_t total = self.pool.geometry.set_count, first = self.position, word
         cdef uint32_t count, read, wrapped, i, number
         cdef uint64_t *words
         if first >= total:
@@ -294,17 +304,36 @@ cdef class Adoption:
             return False
         if wrapped and self.pool.read_into(self.pool.set_offset(0), sets + (read - wrapped) * SET_BYTES, wrapped * SET_BYTES) != 0:
             return False
-        if not self._read_lives():
+        # Twice, since a word may be read half before and half after a change: what it never said must not be believed.
+        if self.pool.read_into(self.pool.set_offset(first), second, count * SET_BYTES) != 0 or not self._read_lives():
             return False
         for i in range(count):
             words = <uint64_t *>(sets + i * SET_BYTES + SET_HEADER_BYTES)
             for number in range(SLOTS_PER_SET):
-                if word_state(words[0]) != STATE_FREE:
-                    self._look_at_slot(<uint32_t>((first + i) * SLOTS_PER_SET + number), words[0])
+                word = (<uint64_t *>(second + i * SET_BYTES + SET_HEADER_BYTES))[number * 2]
+                if words[0] != word and not self._read_word(<uint32_t>((first + i) * SLOTS_PER_SET + number), &word):
+                    return False
+                if word_state(word) != STATE_FREE:
+                    self._look_at_slot(<uint32_t>((first + i) * SLOTS_PER_SET + number), word)
                 words += 2
             if overflow_count((<uint64_t *>(sets + i * SET_BYTES))[0]):
                 self._note_overflow(first + i, sets + i * SET_BYTES, read - i)
         self.position += count
+        return True
+
+    cdef bint _read_word(self, uint32_t slot, uint64_t *word) noexcept nogil:
+        """What a slot says, read until two looks agree; False when the node is lost."""
+        cdef uint64_t before = 0
+        cdef uint32_t attempt
+        if self.pool.read_into(self.pool.slot_offset(slot), &before, 8) != 0:
+            return False
+        for attempt in range(SLOT_ATTEMPTS):
+            if self.pool.read_into(self.pool.slot_offset(slot), word, 8) != 0:
+                return False
+            if word[0] == before:
+                return True
+            before = word[0]
+        self.is_spoilt = True
         return True
 
     cdef void _look_at_slot(self, uint32_t slot, uint64_t word) noexcept nogil:
@@ -372,7 +401,7 @@ cdef class Adoption:
                         pages_at = list_pages
                     else:
                         pages = 0
-            if self.pool.read_into(self.pool.slot_offset(slot), &again, 8) != 0:
+            if not self._read_word(slot, &again):
                 break
             if again == word:
                 for i in range(pages):
@@ -512,13 +541,139 @@ cdef class Adoption:
         self.audits = AUDIT_SAMPLES  # until a whole row agrees that nothing is wrong
         return True
 
+    # ----------------------------------------------------------------- recount
+
+    cdef bint recount(self, uint32_t units, uint64_t now_ms) noexcept nogil:
+        """Count all keys, when somebody died who may have changed some and not counted it; True while there is more to look at.
+
+        It holds only if nobody changes anything meanwhile, so it is tried when it is quiet, and again later.
+        """
+        cdef uint64_t total = self.pool.geometry.set_count
+        cdef uint32_t count
+        if not self.is_recount_due or now_ms < self.recount_at_ms or self.pool.fabric.is_lost:
+            return False
+        if not self.is_recounting:
+            self.recounted = <DatabaseCounts *>calloc(MAX_DATABASES, sizeof(DatabaseCounts))
+            if self.recounted == NULL or not self._read_versions(self.versions):
+                self._end_recount(now_ms, False)
+                return False
+            self.is_recounting = True
+            self.recount_position = 0
+        while units and self.recount_position < total:
+            units -= 1
+            count = CHUNK_SETS if total - self.recount_position > CHUNK_SETS else <uint32_t>(total - self.recount_position)
+            if not self._recount_sets(self.recount_position, count):
+                self._end_recount(now_ms, False)
+                return False
+            self.recount_position += count
+        if not self._is_quiet():
+            self._end_recount(now_ms, False)
+            return False
+        if self.recount_position < total:
+            return True
+        self._end_recount(now_ms, self._correct_counts())
+        return False
+
+    cdef bint _read_versions(self, uint64_t *versions) noexcept nogil:
+        """How often each front end has counted something, all of ours written out."""
+        cdef FabricOp ops[MAX_FRONT_ENDS]
+        cdef uint32_t i
+        self.engine.publish_counts(NULL)
+        memset(ops, 0, sizeof(ops))
+        for i in range(MAX_FRONT_ENDS):
+            ops[i].opcode = OP_READ
+            ops[i].offset = self.pool.counts_offset(i, 0)
+            ops[i].local = &versions[i]
+            ops[i].length = 8
+        return self.pool.submit(ops, MAX_FRONT_ENDS) == 0
+
+    cdef bint _is_quiet(self) noexcept nogil:
+        cdef uint64_t now[MAX_FRONT_ENDS]
+        return (
+            self.engine.reclaimer.open_rounds[0] + self.engine.reclaimer.open_rounds[1] == 0 and self._read_versions(now)
+            and memcmp(now, self.versions, sizeof(now)) == 0
+        )
+
+    cdef bint _recount_sets(self, uint64_t first, uint32_t count) noexcept nogil:
+        cdef char sets[CHUNK_SETS * SET_BYTES]
+        cdef CellHeader headers[CHUNK_SETS * SLOTS_PER_SET]
+        cdef FabricOp ops[CHUNK_SETS * SLOTS_PER_SET]
+        cdef uint64_t words[CHUNK_SETS * SLOTS_PER_SET]
+        cdef uint32_t i, number, live = 0
+        cdef uint64_t word
+        cdef DatabaseCounts *counts
+        if self.pool.read_into(self.pool.set_offset(first), sets, count * SET_BYTES) != 0:
+            return False
+        for i in range(count):
+            for number in range(SLOTS_PER_SET):
+                word = (<uint64_t *>(sets + i * SET_BYTES + SET_HEADER_BYTES))[number * 2]
+                if word_state(word) != STATE_LIVE or not self.engine.valid_location(word):
+                    continue
+                memset(&ops[live], 0, sizeof(FabricOp))
+                ops[live].opcode = OP_READ
+                ops[live].offset = self.engine.cell_offset(word_location(word), word_class(word))
+                ops[live].local = &headers[live]
+                ops[live].length = sizeof(CellHeader)
+                words[live] = word
+                live += 1
+        if live and self.pool.submit(ops, <int>live) != 0:
+            return False
+        for i in range(live):
+            if headers[i].echo != <uint32_t>words[i]:
+                return False  # changed while it was looked at
+            counts = &self.recounted[headers[i].database]
+            if headers[i].epoch == <uint32_t>self.pool.epochs[headers[i].database]:
+                counts.keys += 1
+                counts.expires += word_has_ttl(words[i])
+                counts.stored_bytes += headers[i].key_bytes + <int64_t>headers[i].value_bytes
+        return True
+
+    cdef void _end_recount(self, uint64_t now_ms, bint is_over) noexcept nogil:
+        free(self.recounted)
+        self.recounted = NULL
+        self.is_recounting = False
+        if is_over:
+            self.is_recount_due = False
+            return
+        self.recount_at_ms = now_ms + self.recount_pause_ms
+        self.recount_pause_ms = min(self.recount_pause_ms * 2, <uint64_t>RECOUNT_PAUSE_MAX_MS)
+
+    cdef bint _correct_counts(self) noexcept nogil:
+        """Write what is missing in the rows of all front ends into a row of its own."""
+        cdef DatabaseCounts found, correction
+        cdef uint64_t audits = 0
+        cdef uint32_t i
+        self.pool.read_into(self.pool.geometry.globals + GLOBAL_AUDITS, &audits, 8)
+        # Somebody who finds the same at the same time writes the same; who began earlier must not overwrite what is newer.
+        if self.pool.compare_and_swap(self.pool.geometry.globals + GLOBAL_AUDITS, audits, audits + 1) != audits:
+            return False
+        for i in range(self.engine.database_count):
+            if not self.engine.total_counts(i, &found) or self.pool.read_into(
+                self.pool.counts_offset(MAX_FRONT_ENDS, i), &correction, sizeof(correction)
+            ) != 0:
+                return False
+            if found.keys == self.recounted[i].keys and found.expires == self.recounted[i].expires and (
+                found.stored_bytes == self.recounted[i].stored_bytes
+            ):
+                continue
+            if <uint32_t>correction.epoch != <uint32_t>self.pool.epochs[i]:
+                memset(&correction, 0, sizeof(correction))
+                correction.epoch = <uint32_t>self.pool.epochs[i]
+            correction.keys += self.recounted[i].keys - found.keys
+            correction.expires += self.recounted[i].expires - found.expires
+            correction.stored_bytes += self.recounted[i].stored_bytes - found.stored_bytes
+            if self.pool.write_from(self.pool.counts_offset(MAX_FRONT_ENDS, i), &correction, sizeof(correction)) != 0:
+                return False
+            self.recounts += 1
+        return True
+
     def facts(self) -> dict[str, int]:
         """Counts for INFO, since this front end began."""
         return {
             "sweeps": self.sweeps, "adopted_pages": self.adopted_pages, "freed_pages": self.freed_pages,
             "freed_cells": self.freed_cells, "freed_reservations": self.freed_reservations,
             "lowered_overflows": self.lowered_overflows, "settled_counters": self.settled_counters,
-            "corrected_pages": self.corrected_pages,
+            "corrected_pages": self.corrected_pages, "corrected_counts": self.recounts,
         }
 
     def pages_in_use(self) -> dict[str, int]:

@@ -112,6 +112,9 @@ cdef struct Request:
     uint32_t wanted_pages     # what AWAIT_MEMORY waits for: pages, or 0 for a cell of new_class
     bint has_new_cell
     bint has_list_page
+    int odd_number            # a FREE slot whose two words do not fit each other, as it was seen
+    uint64_t odd_word
+    uint64_t odd_word1
     uint64_t new_word
     uint64_t reserved_word
     uint64_t stamp            # the key's change counter before its slot was read, for the location cache

@@ -526,6 +526,8 @@ cdef void insert(Engine engine, Batch batch, Request *request) noexcept nogil:
             return
         request.state = AWAIT_INDEX
         return
+    if not is_whole(engine, batch, request, number):
+        return
     if not plan_value(engine, batch, request):
         return
     request.candidate = number
@@ -543,6 +545,26 @@ cdef void insert(Engine engine, Batch batch, Request *request) noexcept nogil:
         request.state = RAISE
         return
     reserve(engine, batch, request)
+
+
+cdef bint is_whole(Engine engine, Batch batch, Request *request, int number) noexcept nogil:
+    """Whether both words of a FREE slot were read at one time; if that is not sure, look again.
+
+    With equal bindings word 1 is that of the reservation which ended in this word 0, and a CAS from it fails once another has come. Else
+    it is behind (a reservation ended between its two CAS), or ahead: read after somebody had reserved the slot, whose word it would
+    be a crime to replace. The same pair in a second look was there while nobody held the slot, since word 0 counts versions.
+    """
+    cdef uint64_t *words = slot_words(request, number)
+    if word1_binding(words[1]) == word_binding(words[0]) or (
+        request.odd_number == number and request.odd_word == words[0] and request.odd_word1 == words[1]
+    ):
+        return True
+    request.odd_number = number
+    request.odd_word = words[0]
+    request.odd_word1 = words[1]
+    engine.read_sets(batch, request, request.set_count)
+    request.state = SETS
+    return False
 
 
 cdef void after_raise(Engine engine, Batch batch, Request *request) noexcept nogil:
@@ -670,7 +692,10 @@ cdef bint is_other_key(Engine engine, Request *request, int number) noexcept nog
     cdef CellHeader *header = <CellHeader *>head
     cdef uint32_t size
     if not engine.valid_location(word):
-        return True
+        # Torn, and not damaged: perhaps this very key.
+        return engine.is_damaged(
+            ((request.home + number // SLOTS_PER_SET) % engine.pool.geometry.set_count) * SLOTS_PER_SET + number % SLOTS_PER_SET, word
+        )
     size = CELL_BYTES[word_class(word)]
     if size > HEAD_BYTES_MAX + request.key_bytes:
         size = HEAD_BYTES_MAX + request.key_bytes

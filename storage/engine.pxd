@@ -109,6 +109,7 @@ cdef class Engine:
     cdef uint64_t next_random(self) noexcept nogil
     cdef uint64_t cell_offset(self, uint32_t location, uint32_t cell_class) noexcept nogil
     cdef bint valid_location(self, uint64_t word) noexcept nogil
+    cdef bint is_damaged(self, uint64_t slot, uint64_t word) noexcept nogil
     cdef void finish(self, Batch batch, Request *request, uint8_t status) noexcept nogil
     cdef void begin(self, Batch batch, Request *request) noexcept nogil
     cdef void restart(self, Batch batch, Request *request) noexcept nogil

@@ -379,8 +379,9 @@ cdef class Engine:
         """What all front ends have counted, those that are gone too, and what a recount has put right. False when the node is lost."""
         cdef FabricOp ops[MAX_FRONT_ENDS + 1]
         cdef DatabaseCounts rows[MAX_FRONT_ENDS + 1]
-        cdef uint32_t count, i
-        cdef uint32_t epoch = <uint32_t>self.pool.epochs[database]
+        cdef uint32_t count, i, epoch
+        self.look_at_epochs()  # another front end may have flushed
+        epoch = <uint32_t>self.pool.epochs[database]
         memset(total, 0, sizeof(DatabaseCounts))
         total.keys = self.keys[database]
         total.expires = self.expires[database]
@@ -672,16 +673,21 @@ cdef class Engine:
         )
 
     cdef bint valid_location(self, uint64_t word) noexcept nogil:
-        """Whether a LIVE word points to a cell that exists (a damaged pool must not send anyone astray)."""
+        """Whether a LIVE word points to a cell that exists: a damaged pool, or a word that was read torn, must not send anyone astray."""
         cdef uint32_t location = word_location(word)
         cdef uint32_t cell_class = word_class(word)
-        if (
+        return (
             cell_class < CELL_CLASSES and location_page(location) < self.pool.geometry.page_count
             and location_cell(location) < CELLS_IN_PAGE[cell_class]
-        ):
-            return True
+        )
+
+    cdef bint is_damaged(self, uint64_t slot, uint64_t word) noexcept nogil:
+        """Whether a word that names no cell stays as it is: else one half of it was read before a change and one after it."""
+        cdef uint64_t again = 0
+        if self.pool.read_into(self.pool.slot_offset(slot), &again, 8) != 0 or again != word:
+            return False
         self.counts.damaged += 1
-        return False
+        return True
 
     cdef void unpin(self, uint32_t first_page) noexcept nogil:
         self.reclaimer.release_pin(first_page)

@@ -109,7 +109,7 @@ cdef void take_candidate(Engine engine, Batch batch, Request *request) noexcept 
             engine.finish(batch, request, STATUS_OK)
             return
         if not engine.valid_location(request.word):
-            engine.finish(batch, request, STATUS_MISS)
+            give_up_or_look_again(engine, batch, request)
             return
         # The expiry follows the header: 32 bytes tell whether the key is still there.
         request.cell = <char *>allocate(batch, sizeof(CellHeader) + 8)
@@ -139,6 +139,14 @@ cdef void after_expiry(Engine engine, Batch batch, Request *request) noexcept no
     engine.finish(batch, request, STATUS_OK)
 
 
+cdef void give_up_or_look_again(Engine engine, Batch batch, Request *request) noexcept nogil:
+    """The slot's word names no cell: it is damaged, or it was read half before and half after a change."""
+    if engine.is_damaged(request.slot, request.word):
+        engine.finish(batch, request, STATUS_MISS)
+    else:
+        engine.restart(batch, request)
+
+
 cdef void read_cell(Engine engine, Batch batch, Request *request) noexcept nogil:
     """Read the candidate's cell in a way that proves it current.
 
@@ -150,7 +158,7 @@ cdef void read_cell(Engine engine, Batch batch, Request *request) noexcept nogil
     cdef uint32_t size
     cdef uint64_t cell_offset
     if not engine.valid_location(request.word):
-        engine.finish(batch, request, STATUS_MISS)
+        give_up_or_look_again(engine, batch, request)
         return
     size = CELL_BYTES[cell_class]
     if not request.flags & WANT_PAYLOAD and not word_is_paged(request.word):

@@ -32,6 +32,7 @@ cdef class PageAllocator:
     cdef uint32_t harvest_cursor
     cdef int32_t partial[CELL_CLASSES]
     cdef uint64_t limit_pages
+    cdef uint64_t reserve_pages     # of these, left to front ends that have nothing to evict
     cdef uint64_t used_pages        # of the whole pool, as last seen
     cdef uint64_t class_pages[CELL_CLASSES]
     cdef uint64_t class_cells[CELL_CLASSES]

@@ -311,7 +311,7 @@ cdef class PageAllocator:
         cdef uint64_t before
         before = self.pool.fetch_and_add(used_offset, count)
         self.used_pages = before + count
-        if before + count > self.limit_pages:
+        if before + count + self.reserve_pages > self.limit_pages:
             self.pool.fetch_and_add(used_offset, -<uint64_t>count)
             self.used_pages = before
             return 0

@@ -2,11 +2,12 @@
 """Eviction policy: which value makes room, and which entries are swept away."""
 
 cimport cython
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 from storage.batch cimport Batch, Request
 from storage.engine cimport Engine, Room
 from storage.fabric.waiting cimport Turnstile
+from storage.words cimport Heat
 
 
 cdef enum PolicyRule:
@@ -50,8 +51,14 @@ cdef class EvictionPolicy(Room):
     cdef bint _make_slot(self, Request *request) noexcept nogil
     cdef uint32_t _sweep(self, uint32_t count, bint flushed, uint32_t *examined) noexcept nogil
     cdef bint _refill(self) noexcept nogil
+    cdef uint32_t _offer_foreign(self) noexcept nogil
+    cdef bint _wait_for_others(self, int cell_class, uint32_t cells, uint32_t pages) noexcept nogil
+    cdef bint keep_reserve(self, bint several) noexcept nogil
+    cdef double _score(self, Heat *heat, int64_t expire_at_ms) noexcept nogil
     cdef void _offer(self, Candidate candidate) noexcept nogil
     cdef void _forget(self, uint32_t position) noexcept nogil
     cdef bint _evict_one(self, Candidate candidate) noexcept nogil
     cdef uint32_t _evict_page(self, Candidate victim) noexcept nogil
+    cdef uint32_t _evict_cells(self, uint32_t page, uint32_t cell_class, Candidate victim, bint must_hold) noexcept nogil
+    cdef void _evict_foreign_page(self) noexcept nogil
     cdef uint32_t sweep(self, uint32_t count, bint flushed, uint32_t *examined) noexcept nogil

@@ -9,16 +9,22 @@ end has filled, so it costs the same at any load of the index.
 from libc.stdint cimport int32_t, int64_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memset
+from posix.time cimport nanosleep, timespec
 
 from storage.batch cimport COUNT_AS_EXPIRED, KIND_EVICT, STATUS_OK, Batch, Request, allocate
 from storage.cells cimport CELL_BYTES, CELLS_IN_PAGE
 from storage.engine cimport Engine, Room, slot_words
 from storage.fabric.base cimport OP_READ, FabricOp
-from storage.fabric.waiting cimport Turnstile
+from storage.fabric.waiting cimport Turnstile, take_turns
 from storage.pages cimport CellPage
+from storage.pool cimport GLOBAL_PAGES_USED
 from storage.words cimport (
+    CELL_CLASSES,
     HEAT_BYTES,
     MAX_CELLS_PER_PAGE,
+    PAGE_CELLS,
+    SET_BYTES,
+    SET_HEADER_BYTES,
     SLOTS_PER_SET,
     STATE_LIVE,
     CellHeader,
@@ -26,6 +32,8 @@ from storage.words cimport (
     cell_expiry_ms,
     location_page,
     make_location,
+    page_class,
+    page_kind,
     word_class,
     word_has_ttl,
     word_is_paged,
@@ -42,6 +50,13 @@ cdef enum:
     MISSES_LIMIT = 64       # samples in a row without any candidate before a policy gives up
     FLUSHED_AT_A_TIME = 1024
     REFILLED_LIMIT = 64     # slots filled again while residents are looked at that are told apart; beyond it nothing is forgotten
+    FOREIGN_SETS = 32       # index sets of one look at what others stored: 4 KiB
+    FOREIGN_SETS_LIMIT = 65536  # of one search by who has hardly anything of its own
+    FOREIGN_PAGES = 512
+    FEW_RESIDENTS = 64      # with fewer a front end may use the reserve
+    RESERVE_SHARE = 128     # of the pages that may be used one in so many is the reserve,
+    RESERVE_LEAST = 16      # at least so many, and at most an eighth
+    WAITS_LIMIT = 60        # of 5 ms
     IDLE_EVICTIONS_LIMIT = 1024  # evictions in a row that free no page, beyond two for each resident
 
 _RULES = {
@@ -160,7 +175,7 @@ cdef class EvictionPolicy(Room):
         while not self._has_room(cell_class, cells, pages):
             before = self.engine.allocator.used_pages
             if not self._evict_for(<uint32_t>cell_class if cell_class >= 0 else 0, cell_class < 0):
-                return False
+                return self._wait_for_others(cell_class, cells, pages)
             self.engine.reclaimer.collect(True)
             idle = 0 if self.engine.allocator.used_pages < before else idle + 1
             # Values in use, or scattered among ones that must stay, free no page: every resident may be one.
@@ -179,7 +194,7 @@ cdef class EvictionPolicy(Room):
             if free_cells >= cells:
                 return True
             pages += (cells - free_cells + CELLS_IN_PAGE[cell_class] - 1) // CELLS_IN_PAGE[cell_class]
-        return self.engine.allocator.used_pages + pages <= self.engine.allocator.limit_pages
+        return self.engine.allocator.used_pages + pages + self.engine.allocator.reserve_pages <= self.engine.allocator.limit_pages
 
     cdef bint shrink(self) noexcept nogil:
         """Evict a little when more is in use than the limit allows (it was lowered); True when more has to go."""
@@ -290,26 +305,24 @@ cdef class EvictionPolicy(Room):
         cdef char headers[SAMPLES * HEADER_READ_BYTES]
         cdef uint32_t positions[SAMPLES]
         cdef uint32_t count, i, misses = 0, found = 0, slot
-        cdef uint16_t idle_minutes
         cdef Candidate candidate
-        cdef bint foreign
+        cdef bint several = self.engine.pool.front_end_high_water > 1
         while found == 0 and misses < MISSES_LIMIT:
             misses += 1
-            # What other front ends stored is found by looking anywhere in the index.
-            foreign = self.engine.pool.front_end_high_water > 1 and (self.resident_count == 0 or misses & 1 == 0)
-            if self.resident_count == 0 and not foreign:
+            if several and (self.resident_count == 0 or misses & 1 == 0):
+                # What other front ends stored is found by looking anywhere in the index.
+                found += self._offer_foreign()
+                if self.resident_count == 0:
+                    break
+                continue
+            if self.resident_count == 0:
                 break
-            count = SAMPLES if foreign or self.resident_count > SAMPLES else self.resident_count
+            count = SAMPLES if self.resident_count > SAMPLES else self.resident_count
             memset(ops, 0, sizeof(ops))
             memset(expiry_ops, 0, sizeof(expiry_ops))
             for i in range(count):
-                if count < SAMPLES:
-                    positions[i] = i
-                else:
-                    positions[i] = <uint32_t>(
-                        self.engine.next_random() % (self.engine.pool.geometry.slot_count if foreign else self.resident_count)
-                    )
-                slot = positions[i] if foreign else self.residents[positions[i]]
+                positions[i] = i if count < SAMPLES else <uint32_t>(self.engine.next_random() % self.resident_count)
+                slot = self.residents[positions[i]]
                 ops[i].opcode = OP_READ
                 ops[i].offset = self.engine.pool.slot_offset(slot)
                 ops[i].local = &words[i]
@@ -334,31 +347,152 @@ cdef class EvictionPolicy(Room):
             for i in range(count):
                 if word_state(words[i]) != STATE_LIVE or (self.volatile_only and not word_has_ttl(words[i])):
                     continue
-                if foreign and not word_is_paged(words[i]):
-                    continue  # its cell would go back to another front end's page
-                candidate.slot = positions[i] if foreign else self.residents[positions[i]]
+                if positions[i] >= self.resident_count:
+                    continue
+                candidate.slot = self.residents[positions[i]]
+                if ops[i].offset != self.engine.pool.slot_offset(candidate.slot):
+                    continue  # the list has changed while the words were read
                 candidate.word = words[i]
                 candidate.last_ms = heats[i].last_ms
-                candidate.score = <double>(<uint32_t>self.engine.now_ms - heats[i].last_ms) + 1
-                if self.rule == RULE_LFU:
-                    idle_minutes = <uint16_t>(self.engine.now_ms // 60000) - heats[i].frequency_minute
-                    candidate.score = (
-                        256.0 - (heats[i].frequency - idle_minutes if idle_minutes < heats[i].frequency else 0)
-                        + candidate.score / 4294967296.0
-                    )
-                elif self.rule == RULE_RANDOM:
-                    candidate.score = 1.0
-                elif self.rule == RULE_TTL:
-                    candidate.score = 1e15 - <double>cell_expiry_ms(<CellHeader *>&headers[i * HEADER_READ_BYTES])
+                candidate.score = self._score(
+                    &heats[i], cell_expiry_ms(<CellHeader *>&headers[i * HEADER_READ_BYTES]) if self.rule == RULE_TTL else 0
+                )
                 self._offer(candidate)
                 found += 1
             # Dead entries leave the list; from the end, so that positions stay true.
-            for i in range(0 if foreign else count):
+            for i in range(count):
                 if word_state(words[count - 1 - i]) != STATE_LIVE and positions[count - 1 - i] < self.resident_count:
                     slot = self.residents[positions[count - 1 - i]]
                     if ops[count - 1 - i].offset == self.engine.pool.slot_offset(slot):
                         self._forget(positions[count - 1 - i])
         return found > 0
+
+    cdef double _score(self, Heat *heat, int64_t expire_at_ms) noexcept nogil:
+        """How much an entry deserves to go."""
+        cdef double idle_ms = <double>(<uint32_t>self.engine.now_ms - heat.last_ms) + 1
+        cdef uint16_t idle_minutes
+        if self.rule == RULE_LFU:
+            idle_minutes = <uint16_t>(self.engine.now_ms // 60000) - heat.frequency_minute
+            return 256.0 - (heat.frequency - idle_minutes if idle_minutes < heat.frequency else 0) + idle_ms / 4294967296.0
+        if self.rule == RULE_RANDOM:
+            return 1.0
+        if self.rule == RULE_TTL:
+            return 1e15 - <double>expire_at_ms
+        return idle_ms
+
+    cdef uint32_t _offer_foreign(self) noexcept nogil:
+        """Score values with pages, whoever stored them, from a random place of the index on; how many were found.
+
+        Only those: a cell goes back to its page's owner, pages are free for all at once.
+        """
+        cdef char sets[FOREIGN_SETS * SET_BYTES]
+        cdef Heat heats[FOREIGN_SETS * SLOTS_PER_SET]
+        cdef char header[HEADER_READ_BYTES]
+        cdef uint64_t total = self.engine.pool.geometry.set_count, first
+        cdef uint32_t looked = 0, found = 0, count, i, number, slot
+        cdef uint32_t limit = FOREIGN_SETS_LIMIT if self.resident_count < FEW_RESIDENTS else FOREIGN_SETS
+        cdef uint64_t word
+        cdef Candidate candidate
+        first = self.engine.next_random() % total
+        while looked < limit and looked < total and found < SAMPLES:
+            count = FOREIGN_SETS if total - first > FOREIGN_SETS else <uint32_t>(total - first)
+            if self.engine.pool.read_into(self.engine.pool.set_offset(first), sets, count * SET_BYTES) != 0 or self.engine.pool.read_into(
+                self.engine.pool.heat_offset(first * SLOTS_PER_SET), heats, count * SLOTS_PER_SET * HEAT_BYTES
+            ) != 0:
+                return found
+            for i in range(count):
+                for number in range(SLOTS_PER_SET):
+                    word = (<uint64_t *>(sets + i * SET_BYTES + SET_HEADER_BYTES))[number * 2]
+                    if (
+                        word_state(word) != STATE_LIVE or not word_is_paged(word) or (self.volatile_only and not word_has_ttl(word))
+                        or not self.engine.valid_location(word)
+                    ):
+                        continue
+                    slot = <uint32_t>((first + i) * SLOTS_PER_SET + number)
+                    if self.rule == RULE_TTL and self.engine.pool.read_into(
+                        self.engine.cell_offset(word_location(word), word_class(word)), header, HEADER_READ_BYTES
+                    ) != 0:
+                        return found
+                    candidate.slot = slot
+                    candidate.word = word
+                    candidate.last_ms = heats[i * SLOTS_PER_SET + number].last_ms
+                    candidate.score = self._score(
+                        &heats[i * SLOTS_PER_SET + number], cell_expiry_ms(<CellHeader *>header) if self.rule == RULE_TTL else 0
+                    )
+                    self._offer(candidate)
+                    found += 1
+            looked += count
+            first = (first + count) % total
+        return found
+
+    # ------------------------------------------------------- other front ends
+
+    cdef bint keep_reserve(self, bint several) noexcept nogil:
+        """Where several share a pool, keep some pages free for one that has nothing to evict itself; True when more has to go.
+
+        Who has values of its own claims nothing of that reserve, and evicts in the background when others have used it.
+        """
+        cdef uint64_t reserve = 0, limit = self.engine.allocator.limit_pages
+        cdef bint evicted
+        if several and self.rule != RULE_NONE and self.resident_count >= FEW_RESIDENTS:
+            reserve = limit // RESERVE_SHARE if limit // RESERVE_SHARE > RESERVE_LEAST else RESERVE_LEAST
+            if reserve > limit // 8:
+                reserve = limit // 8
+        self.engine.allocator.reserve_pages = reserve
+        if reserve == 0 or self.engine.allocator.used_pages + reserve <= limit or not self.turnstile.enter():
+            return False
+        self.refilled_count = 0
+        self.engine.allocator.release_spares()
+        evicted = self._evict_for(0, True)
+        self.engine.reclaimer.collect(True)
+        self.turnstile.leave()
+        return evicted and self.engine.allocator.used_pages + reserve > limit
+
+    cdef bint _wait_for_others(self, int cell_class, uint32_t cells, uint32_t pages) noexcept nogil:
+        """Nothing of one's own can go, but others have the pool full of small values: take theirs out, and wait for the pages.
+
+        Their owners give empty pages back at their next look, a tenth of a second at most. Only a front end that has hardly anything
+        ever gets here, and only when the reserve is used up: the alternative is an error.
+        """
+        cdef timespec pause
+        cdef uint32_t turn
+        if self.engine.pool.front_end_high_water < 2 or self.rule == RULE_NONE:
+            return False
+        pause.tv_sec = 0
+        pause.tv_nsec = 5000000
+        for turn in range(WAITS_LIMIT):
+            if turn % 4 == 0:
+                self._evict_foreign_page()
+            if self.engine.pool.fabric.is_remote:
+                if not take_turns():
+                    return False
+            nanosleep(&pause, NULL)
+            self.engine.pool.read_into(
+                self.engine.pool.geometry.globals + GLOBAL_PAGES_USED, &self.engine.allocator.used_pages, 8
+            )
+            if self._has_room(cell_class, cells, pages):
+                return True
+        return False
+
+    cdef void _evict_foreign_page(self) noexcept nogil:
+        """Evict the values of one page of cells, from a random place of the page table on."""
+        cdef uint64_t words[FOREIGN_PAGES]
+        cdef uint64_t total = self.engine.pool.geometry.page_count, first, looked = 0
+        cdef uint32_t count, i
+        cdef Candidate victim
+        first = self.engine.next_random() % total
+        while looked < total:
+            count = FOREIGN_PAGES if total - first > FOREIGN_PAGES else <uint32_t>(total - first)
+            if self.engine.pool.read_into(self.engine.pool.page_word_offset(first), words, count * 8) != 0:
+                return
+            for i in range(count):
+                if page_kind(words[i]) == PAGE_CELLS and page_class(words[i]) < CELL_CLASSES:
+                    memset(&victim, 0, sizeof(victim))
+                    victim.word = <uint64_t>make_location(<uint32_t>(first + i), 0) << 32
+                    if self._evict_cells(<uint32_t>(first + i), page_class(words[i]), victim, False):
+                        return
+            looked += count
+            first = (first + count) % total
 
     cdef void _offer(self, Candidate candidate) noexcept nogil:
         """Insert into the pool, best first; the worst falls out when it is full."""
@@ -404,28 +538,32 @@ cdef class EvictionPolicy(Room):
         return evicted
 
     cdef uint32_t _evict_page(self, Candidate victim) noexcept nogil:
-        """Evict every value whose cell lies in the victim's page, found by the cells' back-pointers; how many.
+        """Evict every value whose cell lies in the victim's page, which is ours; how many.
 
         None when the victim is not among them any more: since it was sampled the page may have come to hold the newest values.
         """
         cdef uint32_t page = location_page(word_location(victim.word))
+        if not self.engine.allocator.cell_pages[page].owned:
+            return 0
+        return self._evict_cells(page, self.engine.allocator.cell_pages[page].cell_class, victim, True)
+
+    cdef uint32_t _evict_cells(self, uint32_t page, uint32_t cell_class, Candidate victim, bint must_hold) noexcept nogil:
+        """Evict what lies in a page of cells, found by the cells' back-pointers; how many. ``must_hold``: none without the victim."""
         cdef CellPage *state = &self.engine.allocator.cell_pages[page]
         cdef CellHeader *headers
         cdef uint64_t *words
         cdef FabricOp *ops
         cdef Request *request
-        cdef uint32_t cell, count = 0, i, evicted = 0, cell_class = state.cell_class
+        cdef uint32_t cell, count = 0, i, evicted = 0, capacity = CELLS_IN_PAGE[cell_class]
         cdef uint64_t slot_count = self.engine.pool.geometry.slot_count
         cdef bint is_there = False
-        if not state.owned:
-            return 0
         self.evictions.clear()
-        headers = <CellHeader *>allocate(self.evictions, state.capacity * sizeof(CellHeader))
-        words = <uint64_t *>allocate(self.evictions, state.capacity * 8)
-        ops = <FabricOp *>allocate(self.evictions, state.capacity * sizeof(FabricOp))
-        memset(ops, 0, state.capacity * sizeof(FabricOp))
-        for cell in range(state.capacity):
-            if state.free_bits[cell >> 6] & (<uint64_t>1 << (cell & 63)):
+        headers = <CellHeader *>allocate(self.evictions, capacity * sizeof(CellHeader))
+        words = <uint64_t *>allocate(self.evictions, capacity * 8)
+        ops = <FabricOp *>allocate(self.evictions, capacity * sizeof(FabricOp))
+        memset(ops, 0, capacity * sizeof(FabricOp))
+        for cell in range(capacity):
+            if state.owned and state.free_bits[cell >> 6] & (<uint64_t>1 << (cell & 63)):
                 continue
             ops[count].opcode = OP_READ
             ops[count].offset = self.engine.cell_offset(make_location(page, cell), cell_class)
@@ -434,7 +572,7 @@ cdef class EvictionPolicy(Room):
             count += 1
         if count == 0 or self.engine.pool.submit(ops, count) != 0:
             return 0
-        memset(ops, 0, state.capacity * sizeof(FabricOp))
+        memset(ops, 0, capacity * sizeof(FabricOp))
         for i in range(count):
             ops[i].opcode = OP_READ
             ops[i].offset = self.engine.pool.slot_offset(headers[i].slot if headers[i].slot < slot_count else 0)
@@ -456,7 +594,7 @@ cdef class EvictionPolicy(Room):
             request.kind = KIND_EVICT
             request.slot = headers[i].slot
             request.expected = words[i]
-        if not is_there:
+        if must_hold and not is_there:
             return 0
         self.engine.run(self.evictions)
         for i in range(self.evictions.count):

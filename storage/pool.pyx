@@ -226,17 +226,19 @@ cdef class Pool:
         (life,) = struct.unpack("<Q", self.read(self.row_offset(front_end) + ROW_LIFE, 8))
         return (life >> 1) & 0x7FFF, bool(life & 1)
 
-    def declare_dead(self, int front_end) -> bool:
-        """Write down for all that a front end is gone. Only for who holds the proof of it, and while holding it.
+    def declare_dead(self, int front_end, life=None) -> bool:
+        """Write down for all that a front end is gone. Only for who has the proof of it.
 
-        False when that was known. Everybody looks for what it held as soon as they notice.
+        ``life`` is what its row said before the proof was had; None for who holds a proof that nobody else can have. False
+        when that was known, or the number is somebody else's by now. From here on nobody looks at its hazards, and everybody
+        looks for what it held.
         """
-        cdef uint64_t row = self.row_offset(front_end), life = 0
-        self.read_into(row + ROW_LIFE, &life, 8)
-        if not life & 1:
-            return False
-        self.write(row + ROW_HAZARDS, bytes(8))
-        if self.compare_and_swap(row + ROW_LIFE, life, ((life >> 1) + 1) << 1) != life:
+        cdef uint64_t row = self.row_offset(front_end), word = 0
+        if life is None:
+            self.read_into(row + ROW_LIFE, &word, 8)
+        else:
+            word = life
+        if not word & 1 or self.compare_and_swap(row + ROW_LIFE, word, ((word >> 1) + 1) << 1) != word:
             return False
         self.fetch_and_add(self.geometry.globals + GLOBAL_DEATHS, 1)
         return True

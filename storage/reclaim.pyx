@@ -13,7 +13,7 @@ from libc.string cimport memcpy, memset
 
 from storage.fabric.base cimport OP_READ, OP_WRITE, FabricOp
 from storage.pages cimport PageAllocator
-from storage.pool cimport GLOBAL_HIGH_WATER, ROW_HAZARDS, Pool
+from storage.pool cimport GLOBAL_HIGH_WATER, ROW_HAZARDS, ROW_LIFE, Pool
 from storage.words cimport FRONT_END_ROW_BYTES, HAZARDS_PER_ROW, MAX_FRONT_ENDS
 
 cdef enum:
@@ -132,8 +132,10 @@ cdef class Reclaimer:
             self.row_used[i] = 0
             if i == <uint32_t>self.pool.front_end or rows == 1:
                 continue
-            word = heads[i * ROW_WORDS + 1]
+            word = heads[i * ROW_WORDS + ROW_HAZARDS // 8]
             used = <uint32_t>word if word < HAZARDS_PER_ROW else <uint32_t>HAZARDS_PER_ROW
+            if not heads[i * ROW_WORDS + ROW_LIFE // 8] & 1:
+                used = 0  # nobody is there, or somebody who died, or who comes too late to find what was unlinked before
             self.row_used[i] = used
             if used:
                 memset(&ops[asked], 0, sizeof(FabricOp))

@@ -76,3 +76,4 @@ cdef class Recovery:
     cdef int rebuild_page_table(self) except -1
     cdef int rebuild_overflow_words(self) except -1
     cdef int empty_hazards(self) except -1
+    cdef int empty(self, uint64_t offset, uint64_t size) except -1

@@ -33,6 +33,7 @@ from storage.words cimport (
     CELL_LIST_PAGE,
     CELL_PAGED,
     COUNTS_BYTES,
+    FRONT_END_ROW_BYTES,
     HAZARDS_PER_ROW,
     MAX_CELL_BYTES,
     MAX_DATABASES,
@@ -78,7 +79,7 @@ cdef enum:
     LONG_CELLS = 32         # cells of one doorbell that are read whole: 1 MiB
     SWAPS = 512
     TABLE_CHUNK = 8192      # page words of one READ: 64 KiB
-    HAZARD_CHUNK_BYTES = 65536
+    EMPTY_CHUNK_BYTES = 65536
     KNOWN_FLAGS = CELL_HAS_EXPIRY | CELL_HAS_PARENT | CELL_PAGED | CELL_LIST_PAGE
 
 cdef enum Verdict:
@@ -218,31 +219,34 @@ cdef class Recovery:
 
     cdef int empty_hazards(self) except -1:
         """Nobody reads any more. This front end is the only one, so the high-water mark falls to it."""
-        cdef uint64_t size = <uint64_t>MAX_FRONT_ENDS * HAZARDS_PER_ROW * 8, position = 0, mark = 0
-        cdef uint32_t length
+        cdef uint64_t mark = 0
         cdef uint64_t wanted = <uint64_t>self.pool.front_end + 1, rows
-        while position < size:
-            length = HAZARD_CHUNK_BYTES if size - position > HAZARD_CHUNK_BYTES else <uint32_t>(size - position)
-            data = self.pool.read(self.pool.geometry.hazards + position, length)
-            # Only rows in use are written: the others need no memory.
-            if data != bytes(length):
-                self.pool.write(self.pool.geometry.hazards + position, bytes(length))
-            position += length
+        self.empty(self.pool.geometry.hazards, <uint64_t>MAX_FRONT_ENDS * HAZARDS_PER_ROW * 8)
         self.pool.read_into(self.pool.geometry.globals + GLOBAL_HIGH_WATER, &mark, 8)
         if <uint32_t>mark != wanted:
             self.swap(self.pool.geometry.globals + GLOBAL_HIGH_WATER, mark, (((mark >> 32) + 1) << 32) | wanted)
             self.flush_swaps()
         # What earlier front ends counted; what is kept is counted anew.
-        for rows in range(MAX_FRONT_ENDS + 1):
-            data = self.pool.read(self.pool.counts_offset(rows, 0), MAX_DATABASES * COUNTS_BYTES)
-            if data != bytes(MAX_DATABASES * COUNTS_BYTES):
-                self.pool.write(self.pool.counts_offset(rows, 0), bytes(MAX_DATABASES * COUNTS_BYTES))
+        self.empty(self.pool.geometry.counts, (MAX_FRONT_ENDS + 1) * MAX_DATABASES * COUNTS_BYTES)
         # Nobody else is: rows that say so were their last users' who died.
+        data = self.pool.read(self.pool.geometry.front_ends, MAX_FRONT_ENDS * FRONT_END_ROW_BYTES)
         for rows in range(MAX_FRONT_ENDS):
-            if rows != <uint64_t>self.pool.front_end:
+            if rows != <uint64_t>self.pool.front_end and data[rows * FRONT_END_ROW_BYTES] & 1:
                 self.pool.declare_dead(<int>rows)
         self.engine.forget_counts()
         self.pool.front_end_high_water = <uint32_t>wanted
+        return 0
+
+    cdef int empty(self, uint64_t offset, uint64_t size) except -1:
+        """Zero a region; what was never used is not written, and needs no memory."""
+        cdef uint64_t position = 0
+        cdef uint32_t length
+        while position < size:
+            length = EMPTY_CHUNK_BYTES if size - position > EMPTY_CHUNK_BYTES else <uint32_t>(size - position)
+            data = self.pool.read(offset + position, length)
+            if data != bytes(length):
+                self.pool.write(offset + position, bytes(length))
+            position += length
         return 0
 
     cdef int read_page_table(self) except -1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -40,6 +41,28 @@ class RemoteOptions:
     policy: str = "allkeys-lru"
 
 
+class NodeMembership:
+    """Who else uses a memory node: it says so itself, and closes the queue pairs of whoever it says is gone."""
+
+    def __init__(self, control: ControlClient) -> None:
+        self._control = control
+        self._proven: dict[int, int] = {}
+
+    def prove_dead(self, number: int, incarnation: int) -> bool:
+        """Whether that front end's connection has ended; it can never use its queue pairs again then."""
+        try:
+            self._control.fence(number, incarnation)
+        except ControlError:
+            return False  # alive, or the node does not answer: then nobody is adopted there
+        self._proven[number] = incarnation
+        return True
+
+    def release(self, number: int) -> None:
+        """The number may be given to another."""
+        with contextlib.suppress(ControlError):  # the node is lost: it forgets by itself
+            self._control.forget(number, self._proven.pop(number))
+
+
 @dataclass(frozen=True, slots=True)
 class Link:
     """A connection to a memory node on which nothing of the pool was used yet."""
@@ -60,6 +83,7 @@ class RemoteNode:
     port: int
     control: ControlClient | None = field(default=None, init=False)
     fabric: VerbsFabric | None = field(default=None, init=False)
+    pool: Pool | None = field(default=None, init=False)
 
     def watch(self) -> str | None:
         """Give the node up when its process has ended; returns why, once."""
@@ -199,10 +223,11 @@ class RemotePool:
             link.control.incarnation(pool.incarnation)
             engine = Engine(pool, self._names.index(node.name), node.name, self.options.location_entries)
             attached = Node(node.name, engine, self.options.policy)
+            if link.alone and link.description.formatted:
+                self.recovered = recover_node(attached)
+                self.log("keys of earlier front ends are served", node=node.name, keys=self.recovered.keys)
+            attached.share(NodeMembership(link.control), alone=link.alone)
             if link.alone:
-                if link.description.formatted:
-                    self.recovered = recover_node(attached)
-                    self.log("keys of earlier front ends are served", node=node.name, keys=self.recovered.keys)
                 link.control.ready()
         except ControlError as error:
             link.fabric.close()
@@ -214,7 +239,7 @@ class RemotePool:
             raise
         self._secret = pool.secret
         node.drop()
-        node.control, node.fabric = link.control, link.fabric
+        node.control, node.fabric, node.pool = link.control, link.fabric, pool
         return attached
 
     def close(self) -> None:
@@ -222,8 +247,10 @@ class RemotePool:
         for node in self.nodes:
             if node.control is not None and not node.is_lost:
                 try:
+                    if node.pool is not None:
+                        node.pool.leave()
                     node.control.leave()
-                except ControlError as error:
+                except (ControlError, PoolError) as error:
                     self.log("memory node not left in order", node=node.name, reason=str(error))
             node.drop()
         self.device.close()

@@ -645,12 +645,14 @@ cdef class Store:
                 engine.allocator._harvest(-1)
             else:
                 engine.allocator.harvest_all()
+                if engine.allocator.used_pages + engine.allocator.reserve_pages > engine.allocator.limit_pages:
+                    engine.allocator.release_spares()  # somebody may be waiting for them
             engine.look_at_epochs()
         if sparing and total_expires <= 0:
             policy.idle_looks += 1
             passed = passed or policy.idle_looks % IDLE_LOOKS != 0
         while not node.is_lost():
-            shrinking = policy.shrink()
+            shrinking = policy.shrink() or policy.keep_reserve(several)
             many = False
             if policy.sweep_left or (not passed and (total_expires > 0 or several)):
                 removed = policy.sweep(MAINTAIN_ENTRIES, policy.sweep_left > 0, &examined)
@@ -678,7 +680,12 @@ cdef class Store:
             node.engine.pool.lower_high_water()
         node.engine.publish_counts(NULL)
         if not adoption.attend():
-            adoption.audit()
+            if adoption.audit():
+                return False
+            while adoption.recount(ADOPTION_UNITS, <uint64_t>now_ms):
+                clock_gettime(CLOCK_MONOTONIC, &moment)
+                if moment.tv_sec * <int64_t>1000000 + moment.tv_nsec // 1000 - begin_us > ADOPTION_BUDGET_MS * 1000:
+                    return True
             return False
         while adoption.work(ADOPTION_UNITS):
             clock_gettime(CLOCK_MONOTONIC, &moment)

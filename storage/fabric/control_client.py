@@ -85,6 +85,10 @@ class ControlClient:
         """Have it recorded that another front end is gone for good. Code ``alive`` while its connection is open."""
         self.request("fence", front_end=front_end, incarnation=incarnation)
 
+    def forget(self, front_end: int, incarnation: int) -> None:
+        """Let the number of a fenced front end be given away: its row of the pool says that it is gone."""
+        self.request("forget", front_end=front_end, incarnation=incarnation)
+
     def leave(self) -> None:
         """End in order: the queue pairs are closed and the number is free at once."""
         self.request("leave")

@@ -19,7 +19,7 @@ NOW_MS = 1_700_000_000_000
 PAGE_BYTES = 65_536
 LARGEST_CELL_BYTES = cell_sizes()[-1]
 HEAD_BYTES = 24  # of a cell without optional fields
-INDEX_BYTES = 2_130_000  # what stands before the index: superblock, front ends, hazard rows, counters
+INDEX_BYTES = 2_664_000  # what stands before the index: superblock, front ends, hazard rows, counters, counts
 
 Result = TypeVar("Result")
 

@@ -7,9 +7,9 @@ import pytest
 from storage.fabric import waiting
 from storage.fabric.sim import SimulatedFabric
 from storage.interface import Condition
-from storage.store import Store
-from tests.storage.pools import NOW_MS, finish, make_pool, second_store, forgetful_store
 from storage.pool import Pool
+from storage.store import Store
+from tests.storage.pools import NOW_MS, finish, make_pool
 
 
 @pytest.mark.parametrize("condition", [Condition.NX, Condition.ALWAYS])
@@ -25,8 +25,7 @@ def test_what_was_seen_before_a_flush_does_not_come_back_after_it(condition: Con
     assert isinstance(slow_fabric, SimulatedFabric)
     slow_fabric.suspends = True
     waiting.run(lambda: finish(slow.write(0, b"key", b"value", condition=condition)))
-    seen: list[bool] = []
-    while not (seen := finish(other.exists(0, [b"key"])))[0]:
+    while not finish(other.exists(0, [b"key"]))[0]:
         assert slow_fabric.advance(), "it ended unseen"
         waiting.resume_ready()
     finish(other.flush(0))

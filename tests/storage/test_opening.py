@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from storage import opening, pool
-from storage.opening import OpenedPool, open_pool
+from storage import membership, opening, pool
+from storage.opening import OpenedPool, make_memory, open_pool
 from storage.pool import PoolError
 from storage.recovery import recover
 from storage.store import Store
@@ -50,7 +50,9 @@ def set_boot(monkeypatch: pytest.MonkeyPatch, identity: bytes) -> None:
 
 
 def opened(path: Path, log: Log, *, size: int = POOL_BYTES, entries: int | None = 700, default: bool = False) -> OpenedPool:
-    return open_pool(f"file:{path}", pool_size_bytes=size, index_entries=entries, log=log, pool_size_is_default=default)
+    pool = open_pool(f"file:{path}", pool_size_bytes=size, index_entries=entries, log=log, pool_size_is_default=default)
+    pool.ready()
+    return pool
 
 
 def end_without_closing(one: OpenedPool) -> None:
@@ -193,8 +195,8 @@ def test_the_mark_is_on_the_disk_before_and_after_what_it_vouches_for(
 
     class WatchedPool:
         @staticmethod
-        def attach(fabric: Any) -> Any:
-            one = pool.Pool.attach(fabric)
+        def attach(fabric: Any, front_end: int) -> Any:
+            one = pool.Pool.attach(fabric, front_end)
 
             class Proxy:
                 def mark_clean(self, clean: bool) -> None:
@@ -391,13 +393,14 @@ def test_errors_of_the_system_say_what_removes_them(
 _HOLDER = """
 import sys
 from storage.opening import open_pool
-open_pool("file:" + sys.argv[1], pool_size_bytes=int(sys.argv[2]), index_entries=700, log=print)
+pool = open_pool("file:" + sys.argv[1], pool_size_bytes=int(sys.argv[2]), index_entries=700, log=print)
+pool.ready()
 print("open", flush=True)
 sys.stdin.read()
 """
 
 
-def test_one_process_has_the_pool_until_it_ends(tmp_path: Path, log: Log) -> None:
+def test_a_pool_that_another_process_uses_is_shared_with_it(tmp_path: Path, log: Log) -> None:
     path = tmp_path / "pool"
     holder = subprocess.Popen(
         [sys.executable, "-c", _HOLDER, str(path), str(POOL_BYTES)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
@@ -406,14 +409,15 @@ def test_one_process_has_the_pool_until_it_ends(tmp_path: Path, log: Log) -> Non
     assert holder.stdin is not None
     assert holder.stdout is not None
     assert holder.stdout.readline() == b"open\n"
-    with pytest.raises(PoolError, match=rf"pool file {path} is in use by another process \(process {holder.pid},"):
-        opened(path, log)
+    one = opened(path, log)
+    assert (one.front_end, one.alone, one.recovered) == (1, False, False)
+    assert not one.locks.prove_dead(0, 1)
     holder.kill()
     holder.wait()
     holder.stdin.close()
     holder.stdout.close()
-    # Real boot there, another here: the process was no part of this boot as far as this test knows.
-    one = opened(path, log)
+    assert one.locks.prove_dead(0, 1)
+    one.locks.release(0)
     log.events.clear()
     one.close()
 
@@ -422,14 +426,59 @@ def test_links_to_the_file_are_the_same_pool(tmp_path: Path, log: Log) -> None:
     one = opened(tmp_path / "pool", log)
     os.symlink(tmp_path / "pool", tmp_path / "symbolic")
     os.link(tmp_path / "pool", tmp_path / "hard")
-    with pytest.raises(PoolError, match=f"symbolic is in use by another process .process {os.getpid()},"):
-        opened(tmp_path / "symbolic", log)
-    with pytest.raises(PoolError, match="hard is in use by another process under another name"):
-        opened(tmp_path / "hard", log)
-    one.close()
+    others = [opened(tmp_path / name, log) for name in ("symbolic", "hard")]
+    assert [other.front_end for other in others] == [1, 2]
+    for opened_pool in (*others, one):
+        assert not opened_pool.pool.is_clean
+        opened_pool.close()
     two = opened(tmp_path / "hard", log)
     assert two.recovered
     two.close()
+
+
+def test_a_file_that_was_replaced_under_its_users_is_refused(tmp_path: Path, log: Log) -> None:
+    one = opened(tmp_path / "pool", log)
+    os.unlink(tmp_path / "pool")
+    with pytest.raises(PoolError, match=r"was replaced while it was in use .its lock file is held by front end 0"):
+        opened(tmp_path / "pool", log)
+    one.close()
+
+
+def test_the_last_of_several_leaves_the_mark(tmp_path: Path, log: Log) -> None:
+    one, two = opened(tmp_path / "pool", log), opened(tmp_path / "pool", log)
+    one.close()
+    assert not two.pool.is_clean
+    assert two.pool.life_of(0) == (2, False)
+    two.close()
+    three = opened(tmp_path / "pool", log)
+    assert three.recovered
+    three.close()
+
+
+def test_others_wait_at_the_gate_until_the_first_is_ready(tmp_path: Path, log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = open_pool(f"file:{tmp_path / 'pool'}", pool_size_bytes=POOL_BYTES, index_entries=700, log=log)
+    monkeypatch.setattr(membership, "_GATE_LIMIT_S", 0.0)
+    with pytest.raises(PoolError, match="is being opened by another process"):
+        opened(tmp_path / "pool", log)
+    one.ready()
+    two = opened(tmp_path / "pool", log)
+    assert two.front_end == 1
+    two.close()
+    one.close()
+
+
+def test_a_pool_has_room_for_so_many_front_ends(log: Log) -> None:
+    memory = make_memory(POOL_BYTES)
+    pools = []
+    for number in range(membership.FRONT_ENDS):
+        pools.append(open_pool("shm:", pool_size_bytes=0, index_entries=700, log=log, memory_fd=memory))
+        pools[-1].ready()
+        assert pools[-1].front_end == number
+    with pytest.raises(PoolError, match="in use by 64 front ends, which is the most"):
+        open_pool("shm:", pool_size_bytes=0, index_entries=700, log=log, memory_fd=memory)
+    for one in pools:
+        one.close()
+    os.close(memory)
 
 
 def test_a_lock_is_not_inherited_by_other_programs(tmp_path: Path, log: Log) -> None:
