@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from tests.exploration.scenarios import COLLECT, K, SMALL, TWO_PAGES, Scenario, Step, step
+from tests.exploration.scenarios import COLLECT, SMALL, TWO_PAGES, K, Scenario, Step, step
 from tests.exploration.world import Choice, World, layout_of
 from tests.storage.pools import PAGE_BYTES
 
@@ -106,7 +106,8 @@ class Swarm:
             try:
                 self.events += walk.play(lambda world: self.outcomes.add(judge(world)))
             except AssertionError as error:
-                error.add_note(f"replay: python -m tests.exploration --random --seed {seed} --front-ends {walk.front_ends} --deaths {walk.kills} --grain {walk.grain_bytes}")
+                options = f"--seed {seed} --front-ends {walk.front_ends} --deaths {walk.kills} --grain {walk.grain_bytes}"
+                error.add_note(f"replay: python -m tests.exploration --random {options}")
                 prefix = shrink(walk, judge)
                 error.add_note(f"its first {prefix} events at random, then always the first that may happen, fail too")
                 raise

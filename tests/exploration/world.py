@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import IntEnum
 from functools import lru_cache
@@ -148,7 +149,7 @@ class World:
     # ----------------------------------------------------------------- scripts
 
     @staticmethod
-    def _note_over(client: Client) -> object:
+    def _note_over(client: Client) -> Callable[[greenlet], object]:
         def note(stack: greenlet) -> None:
             client.stack = stack
 
@@ -280,7 +281,7 @@ class World:
         return found
 
     def perform(self, choice: Choice) -> tuple[Choice, bool]:
-        """Let it happen. Return it with what it did, and whether its front end went on: its next doorbells come after the whole of that one."""
+        """Let it happen. Return it with what it did, and whether its front end went on: what it posts next comes after that doorbell."""
         client = self.clients[choice.client]
         if choice.kind in (Kind.BEGIN, Kind.END):
             client.waits_for = None
