@@ -124,7 +124,7 @@ class Explorer:
             self.report.runs += 1
             self.report.longest = max(self.report.longest, len(self.events))
             self.report.outcomes.add(self.judge(world))
-            self.report.deaths += any(client.is_dead for client in world.clients)
+            self.report.deaths += world.killed > 0
         except AssertionError as error:
             error.add_note(f"scenario {self.scenario.name}, kills {self.kills}, order:\n{self.told()}")
             raise

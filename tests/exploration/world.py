@@ -122,6 +122,7 @@ class World:
         self.sizes: dict[int, int] = {}
         self.errors: list[AssertionError] = []
         self.registry = Registry()
+        self.killed = 0
         self.first_fabric = SimulatedFabric(pool_bytes(scenario.index_entries, scenario.pages))
         pool = Pool.format(
             self.first_fabric, index_entries=scenario.index_entries, secret=bytes(16), binding_bits=scenario.binding_bits,
@@ -300,6 +301,7 @@ class World:
     def bury(self) -> list[Client]:
         """Those who could not end are dead now, and nothing of theirs happens any more; who they are."""
         dead = [client for client in self.clients if client.mutations == client.mutations_limit and client.fabric.pending]
+        self.killed = len(dead)
         self.end_stacks(dead)
         return dead
 
