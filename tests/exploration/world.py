@@ -15,7 +15,7 @@ from storage.engine import Engine
 from storage.fabric import waiting
 from storage.fabric.sim import SimulatedFabric
 from storage.interface import Condition, Status
-from storage.pool import Pool
+from storage.pool import Pool, PoolError
 from storage.store import Store
 from tests.exploration.scenarios import Scenario, Step
 from tests.storage.histories import ABSENT, Call
@@ -165,7 +165,7 @@ class World:
                 if client.is_dead:
                     return
             client.is_over = True
-        except OSError:  # the fabric of a dead one is lost
+        except (OSError, PoolError):  # the fabric of a dead one is lost
             if not client.is_dead:
                 raise
         except AssertionError as error:
