@@ -40,11 +40,13 @@ RUN ln -s /opt/kvcd/bin/kvcd /usr/local/bin/kvcd \
 # The image's own defaults, which a file, the environment and flags beat: a container is there to be reached.
 ENV KVCD_DEFAULT_BIND="0.0.0.0 -::" \
     KVCD_DEFAULT_PROTECTED_MODE=no \
+    KVCD_DEFAULT_ADMIN_PORT=9121 \
+    KVCD_DEFAULT_ADMIN_BIND="0.0.0.0 -::" \
     KVCD_ADDRESS_FILE=/run/kvcd/address \
     PYTHONDONTWRITEBYTECODE=1
 USER kvcd
 WORKDIR /data
-EXPOSE 6379
+EXPOSE 6379 9121
 HEALTHCHECK --interval=5s --timeout=3s --start-period=10s --retries=3 CMD ["kvcd", "ping"]
 ENTRYPOINT ["entrypoint"]
 CMD ["kvcd", "serve"]

@@ -79,7 +79,10 @@ def serve(arguments: list[str], program: str = "kvcd serve") -> int:
             policy = config["maxmemory-policy"]
             log.notice("a full pool evicts; redis-server would refuse writes (maxmemory-policy noeviction)", policy=policy)
         with announced(config):
-            from kvcd.server import run
+            if config.workers > 1:
+                from kvcd.supervisor import run
+            else:
+                from kvcd.server import run
 
             return run(config)
     except ConfigError as error:

@@ -29,7 +29,8 @@ _DIFFERENCES = f"""\
 - **Key length.** A key has at most {MAX_KEY_BYTES} bytes (Redis: 512 MB); a longer one is an error. Values have up to 512 MiB, as in
   Redis (`proto-max-bulk-len`).
 - **Commands on several keys.** Per connection, commands take effect in order. MSET, MSETNX, RENAME, COPY, DEL of several keys and the
-  like are atomic among the clients of one kvcd process. Were several processes to share a pool, they would be atomic per key only.
+  like are atomic among the clients of one worker; beside other workers, and other processes on the same pool, they are atomic for each
+  key ([operations.md](operations.md) says what that means). With one worker, the default, nobody sees any of them half done.
 - **Read-modify-write commands** (INCR, APPEND, SETRANGE, RENAME, ...) repeat their attempt when the key changed under them; the result
   is that of some order of the commands, as in Redis.
 - **SCAN** gives a key that is there from the first call to the last at least once, as in Redis. Its cursors are of kvcd's own making.

@@ -6,12 +6,13 @@ import enum
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TextIO
+from typing import Any, TextIO
 
 from kvcd.configuration_text import Line, read_command_line, read_file, read_text, split_arguments
 from kvcd.directive import ConfigError, Directive, Kind, OutputLimit, Percent, Standing, Value
 from kvcd.directives import BY_NAME, DIRECTIVES, find, nearest_name
-from kvcd.machine import available_memory_bytes
+from kvcd.machine import available_memory_bytes, usable_cores
+from kvcd.portable import portable, restored
 from protocol.glob import matches
 
 __all__ = ["Config", "ConfigError", "Origin", "OutputLimit", "Percent", "available_memory_bytes"]
@@ -114,6 +115,36 @@ class Config:
             return size.of(available_memory_bytes())
         assert isinstance(size, int)
         return size
+
+    @property
+    def planned_pool_bytes(self) -> int:
+        """Size of a pool that is made now: what is asked for, and by default never less than an explicit maxmemory needs."""
+        size_bytes = self.pool_size_bytes
+        wanted_bytes = self.number("maxmemory")
+        if not self.is_explicit("pool-size") and wanted_bytes > 0:
+            # A sixteenth more: the index, heat and page table come out of the same pool.
+            size_bytes = max(size_bytes, wanted_bytes + wanted_bytes // 16)
+        return size_bytes
+
+    @property
+    def workers(self) -> int:
+        """How many processes serve clients."""
+        return usable_cores() if self["workers"] == "auto" else self.number("workers")
+
+    def dump(self) -> dict[str, object]:
+        """Return everything as plain values, from which ``restored`` makes the same configuration in another process."""
+        values = {name: [portable(BY_NAME[name].show(value)), int(self._origins[name])] for name, value in self._values.items()}
+        return {"file": portable(self.file), "values": values}
+
+    @classmethod
+    def restored(cls, dumped: Mapping[str, Any]) -> Config:
+        """Return the configuration that ``dumped`` describes."""
+        config = cls()
+        config.file = restored(dumped["file"])
+        for name, (text, origin) in dumped["values"].items():
+            config._values[name] = BY_NAME[name].read([restored(text)])
+            config._origins[name] = Origin(origin)
+        return config
 
     def text(self, name: str) -> str:
         """Return the value as CONFIG GET shows it."""

@@ -66,7 +66,7 @@ def _values(directive: Directive) -> str:
     if directive.kind is Kind.CHOICE:
         return ", ".join(f"`{choice}`" for choice in directive.choices)
     kind = str(directive.kind.value).replace("|", " or ")
-    if directive.kind in (Kind.INTEGER, Kind.PERCENT):
+    if directive.kind in (Kind.INTEGER, Kind.PERCENT, Kind.INTEGER_OR_AUTO):
         most = "" if directive.maximum in (INT32_MAX, INT64_MAX, UINT64_MAX) else f" to {directive.maximum}"
         return f"{kind}, {directive.minimum}{most or ' or more'}"
     if directive.kind in (Kind.MEMORY, Kind.MEMORY_OR_PERCENT) and directive.minimum:

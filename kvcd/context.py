@@ -10,8 +10,9 @@ from storage.interface import StoreInterface
 from storage.store import MAX_KEY_BYTES
 
 if TYPE_CHECKING:
-    from kvcd.commands.statistics import Statistics
     from kvcd.config import Config
+    from kvcd.service import Service
+    from kvcd.statistics import Statistics
 
 __all__ = ["MAX_KEY_BYTES", "ClientState", "Handler", "ServerState"]
 
@@ -59,13 +60,16 @@ class ServerState(Protocol):
 
     config: Config
     statistics: Statistics
-    clients: dict[int, ClientState]
+    service: Service  # what this worker and others make together
     databases: int
-    started_at_ms: int
-    run_id: str  # 40 hexadecimal digits, new at every start
     port: int
     executable: str
     config_file: str  # empty without one
+
+    @property
+    def clients(self) -> dict[int, ClientState]:
+        """The clients of this process by id."""
+        ...
 
     @property
     def store(self) -> StoreInterface:
@@ -78,6 +82,17 @@ class ServerState(Protocol):
 
     def counters(self) -> dict[str, int]:
         """Return the session layer's counts since the start."""
+        ...
+
+    def lost_nodes(self) -> list[str]:
+        """Return the names of memory nodes that do not answer."""
+        ...
+
+    async def stop(self, *, save: bool | None, now: bool, force: bool) -> bool:
+        """Let the whole service stop soon (SHUTDOWN); False when it goes on, and the log says why.
+
+        ``save`` is None where neither SAVE nor NOSAVE was given.
+        """
         ...
 
 

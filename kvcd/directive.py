@@ -32,6 +32,7 @@ class Kind(enum.Enum):
     MEMORY = "bytes"  # int, in bytes
     MEMORY_OR_PERCENT = "bytes or N%"  # int in bytes, or Percent
     PERCENT = "percent"  # int, 0 to 100; the sign is optional
+    INTEGER_OR_AUTO = "number or auto"  # int, or the word
     YES_NO = "yes|no"  # bool
     CHOICE = "choice"  # str, one of choices
     TEXT = "text"  # str
@@ -179,6 +180,17 @@ def _read_percent(directive: Directive, arguments: Sequence[str], previous: Valu
     return _read_integer(directive, [arguments[0].removesuffix("%")], previous)
 
 
+def _read_integer_or_auto(directive: Directive, arguments: Sequence[str], previous: Value | None) -> Value:
+    if arguments[0].lower() == "auto":
+        return "auto"
+    try:
+        return _read_integer(directive, arguments, previous)
+    except ConfigError as error:
+        if "between" in str(error):
+            raise
+        raise ConfigError("argument must be a number or 'auto'") from None
+
+
 def _read_yes_no(directive: Directive, arguments: Sequence[str], previous: Value | None) -> Value:
     text = arguments[0].lower()
     if text not in ("yes", "no"):
@@ -251,6 +263,7 @@ _READERS = {
     Kind.MEMORY: _read_memory,
     Kind.MEMORY_OR_PERCENT: _read_memory_or_percent,
     Kind.PERCENT: _read_percent,
+    Kind.INTEGER_OR_AUTO: _read_integer_or_auto,
     Kind.YES_NO: _read_yes_no,
     Kind.CHOICE: _read_choice,
     Kind.TEXT: _read_text,

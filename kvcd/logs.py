@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import MutableMapping
 from datetime import UTC, datetime
+from functools import partial
 from typing import IO, Any, cast
 
 import orjson
@@ -85,8 +86,10 @@ def get_logger(component: str) -> Logger:
     return cast(Logger, structlog.get_logger(component=component))
 
 
-def configure(config: Config) -> None:
+def configure(config: Config, *, worker: int | None = None) -> None:
     """Send all logs where ``logfile``, ``loglevel`` and ``log-format`` say, and follow CONFIG SET loglevel.
+
+    Every line carries ``worker``, if there is one.
 
     Raises ConfigError if the log file cannot be opened.
     """
@@ -97,7 +100,7 @@ def configure(config: Config) -> None:
     config.on_change("loglevel", set_level)
     structlog.configure(
         processors=[
-            _stamp,
+            partial(_stamp, {} if worker is None else {"worker": worker}),
             structlog.processors.dict_tracebacks if not for_people else _unchanged,
             structlog.dev.ConsoleRenderer(colors=stream.isatty(), pad_event_to=36) if for_people else _render_json,
         ],
@@ -136,8 +139,8 @@ def set_level(level: Value) -> None:
     _least = LEVELS[level]
 
 
-def _stamp(_: object, level: str, event: Event) -> Event:
-    stamp = {"timestamp": datetime.now(UTC).isoformat(timespec="milliseconds"), "level": level, "pid": os.getpid()}
+def _stamp(always: dict[str, object], _: object, level: str, event: Event) -> Event:
+    stamp = {"timestamp": datetime.now(UTC).isoformat(timespec="milliseconds"), "level": level, "pid": os.getpid(), **always}
     return {**stamp, "event": event.pop("event"), **event}  # JSON keeps this order: what happened comes before the particulars
 
 

@@ -1,7 +1,8 @@
-"""The machine's limits: how much memory this process may count on."""
+"""The machine's limits: how much memory this process may count on, and how many processors."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,16 @@ def available_memory_bytes(root: Path = Path("/")) -> int:
     ``root`` is where ``proc`` and ``sys`` lie.
     """
     return min([_machine_memory_bytes(root), *_group_limits_bytes(root)])
+
+
+def usable_cores(root: Path = Path("/")) -> int:
+    """Return how many processors this process may use: those it is not barred from, and no more than its container's quota pays for."""
+    cores = len(os.sched_getaffinity(0))
+    try:
+        quota_us, period_us = (root / "sys/fs/cgroup/cpu.max").read_text().split()
+    except (OSError, ValueError):
+        return cores
+    return cores if quota_us == "max" else max(1, min(cores, -(-int(quota_us) // int(period_us))))
 
 
 def _machine_memory_bytes(root: Path) -> int:

@@ -74,6 +74,10 @@ class RemoteNodes:
         waiting.resume_ready()
         waiting.set_call_soon(None)
 
+    def lost_nodes(self) -> list[str]:
+        """Return the names of the nodes that do not answer."""
+        return [node.name for node in self.pool.nodes if node.is_lost]
+
     def close(self) -> None:
         """Leave the nodes; nothing may use the store afterwards."""
         self.pool.close()

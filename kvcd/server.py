@@ -4,27 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import os
-import resource
-import secrets
 import signal
 import socket
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 import uvloop
 
 from kvcd import logs
-from kvcd.commands.statistics import Statistics
+from kvcd.channel import Message
+from kvcd.commands import ANSWERS
+from kvcd.commands.registry import Answering
 from kvcd.config import Config, available_memory_bytes
-from kvcd.context import ClientState
+from kvcd.context import ClientState, ServerState
 from kvcd.daemon import tell_supervisor
 from kvcd.directive import ConfigError
 from kvcd.fastlane import FastLane
+from kvcd.listeners import Use, possible_clients, raise_descriptor_limit, remove_unix_socket, serve_unix, service_sockets, unix_listener
 from kvcd.output_limits import OutputWatch
+from kvcd.service import Service
 from kvcd.session import Hub, Session
+from kvcd.statistics import Statistics
 from storage.fabric import waiting
 from storage.opening import OpenedPool, open_pool
 from storage.pool import PoolError
@@ -36,7 +40,6 @@ if TYPE_CHECKING:
 
 MAINTENANCE_SHARE = 0.02  # of the time, for expiry and other work of the store; ten times that while much has expired
 URGENT_PAUSE_S = 0.02  # between two turns of background work while there is more of it
-OWN_DESCRIPTORS = 64  # kept back from clients: listeners, the pool, the log, and connections that are being refused
 EXIT_FAILURE = 1
 
 
@@ -46,13 +49,12 @@ class Server:
     Implements ``kvcd.context.ServerState``.
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, service: Service) -> None:
         self.config = config
+        self.service = service
         self.log = logs.get_logger("server")
         self.statistics = Statistics()
         self.databases = config.number("databases")
-        self.started_at_ms = time.time_ns() // 1_000_000
-        self.run_id = secrets.token_hex(20)
         self.port = config.number("port")
         self.executable = sys.executable
         self.config_file = config.file or ""
@@ -64,6 +66,7 @@ class Server:
         self._output_watch = OutputWatch()
         self._operations = (0, time.monotonic())
         self._operations_per_second = 0
+        self._stopping = asyncio.Event()
 
     # ------------------------------------------------------------ what handlers ask
 
@@ -85,6 +88,19 @@ class Server:
         """Return the session layer's counts since the start."""
         return {**self._hub.counters(), "operations_per_second": self._operations_per_second}
 
+    def lost_nodes(self) -> list[str]:
+        """Return the names of memory nodes that do not answer."""
+        return [] if self._remote is None else self._remote.lost_nodes()
+
+    async def stop(self, *, save: bool | None, now: bool, force: bool) -> bool:
+        """Let the service stop soon (SHUTDOWN): this process, or the supervisor and all workers."""
+        self.log.notice("a client asked for the end", command="SHUTDOWN")
+        if self.service.channel.is_alone:
+            self._stopping.set()
+        else:
+            self.service.ask_to_stop()
+        return True
+
     # ------------------------------------------------------------------- life
 
     async def start(self) -> None:
@@ -92,23 +108,34 @@ class Server:
         config = self.config
         self._store = self._open_remote_store() if config.string("pool").startswith("verbs:") else self._open_store()
         self._hub = Hub(self, FastLane(self._store), asyncio.get_running_loop(), logs.get_logger("session"))
+        self._hub.next_id = self.service.placement.first_client_id
         self._apply_limits()
         for name in ("maxmemory", "inflight-share", "pinned-share", "maxclients", "requirepass", "protected-mode"):
             config.on_change(name, lambda _value: asyncio.get_running_loop().call_soon(self._apply_limits))
         for name in ("proto-max-bulk-len", "client-query-buffer-limit", "stall-limit-ms"):
             config.on_change(name, lambda _value: asyncio.get_running_loop().call_soon(self._apply_limits))
         config.on_change("maxmemory-policy", lambda value: self._store.set_policy(str(value)))
+        self.service.attach(self, on_client_count=self._limit_clients)
+        for topic, answering in ANSWERS.items():
+            self.service.channel.on(topic, partial(_answer, self, answering))
+        await self.service.join(on_lost=self._orphaned)
         await self._listen()
+
+    def _orphaned(self, reason: str) -> None:
+        """The supervisor is gone: others may take the port, and nobody would start this worker anew."""
+        self.log.warning("the supervisor is gone: this worker stops", reason=reason)
+        self._stopping.set()
 
     def _open_store(self) -> Store:
         """A pool in memory of this machine, with what an earlier run left there."""
         config = self.config
         pool = self._pool = open_pool(
             config.string("pool"),
-            pool_size_bytes=self._pool_size_bytes(),
+            pool_size_bytes=self.service.placement.pool_bytes or config.planned_pool_bytes,
             index_entries=config.number("index-entries") or None,
             log=self.log.notice,
             pool_size_is_default=not config.is_explicit("pool-size"),
+            memory_fd=None if self.service.placement.memory_descriptor < 0 else self.service.placement.memory_descriptor,
         )
         store = Store(pool.pool, policy=config.string("maxmemory-policy"), databases=self.databases)
         if pool.recovered:
@@ -127,21 +154,12 @@ class Server:
         self._remote.start(store)
         return store
 
-    def _pool_size_bytes(self) -> int:
-        """Size of the pool: what is asked for, and by default never less than an explicit maxmemory needs."""
-        size_bytes = self.config.pool_size_bytes
-        wanted_bytes = self.config.number("maxmemory")
-        if not self.config.is_explicit("pool-size") and wanted_bytes > 0:
-            # A sixteenth more: the index, heat and page table come out of the same pool.
-            size_bytes = max(size_bytes, wanted_bytes + wanted_bytes // 16)
-        return size_bytes
-
     def _apply_limits(self) -> None:
         """Take over the directives that bound memory and clients."""
         config, hub = self.config, self._hub
         self._store.set_maxmemory(config.number("maxmemory"))
         self._store.set_shares(inflight=_share(config, "inflight-share"), pinned=_share(config, "pinned-share"))
-        hub.max_clients = min(config.number("maxclients"), _possible_clients())
+        self._limit_clients()
         hub.stall_limit_ms = config.number("stall-limit-ms")
         hub.lanes_limit = config.number("batches-in-flight")
         hub.batch_size_limit = config.number("batch-size-limit")
@@ -151,38 +169,33 @@ class Server:
         hub.protected = config.flag("protected-mode") and not hub.password_required
         hub.wake()
 
+    def _limit_clients(self) -> None:
+        """Let in as many clients as `maxclients` and the other workers leave."""
+        left = max(0, self.config.number("maxclients") - self.service.clients_elsewhere)
+        self._hub.max_clients = min(left, possible_clients())
+
     async def _listen(self) -> None:
         """Open every socket that the configuration names."""
-        config, loop = self.config, asyncio.get_running_loop()
-        keepalive_s = config.number("tcp-keepalive")
-        backlog = config.number("tcp-backlog")
-        if self.port:
-            for host in config.strings("bind") or ("*",):
-                for sock in _tcp_sockets(host, self.port):
-                    if keepalive_s:
-                        _keep_alive(sock, keepalive_s)
-                    self._listeners.append(await loop.create_server(lambda: Session(self._hub), sock=sock, backlog=backlog))
-            if not self._listeners:
-                raise ConfigError(f"none of the addresses of 'bind' ({' '.join(config.strings('bind'))}) is on this machine")
-        path = config.string("unixsocket")
-        if path:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(path)
-            try:
-                self._listeners.append(await loop.create_unix_server(lambda: Session(self._hub), path=path, backlog=backlog))
-            except OSError as error:
-                raise ConfigError(f"unixsocket {path}: {error.strerror}") from None
-            if config["unixsocketperm"]:
-                os.chmod(path, config.number("unixsocketperm"))
+        loop, placement = asyncio.get_running_loop(), self.service.placement
+        backlog = self.config.number("tcp-backlog")
+        for sock in service_sockets(self.config, Use.SHARED if placement.workers > 1 else Use.ALONE):
+            self._listeners.append(await loop.create_server(lambda: Session(self._hub), sock=sock, backlog=backlog))
+        unix = socket.socket(fileno=placement.unix_descriptor) if placement.unix_descriptor >= 0 else unix_listener(self.config)
+        if unix is not None:
+            self._listeners.append(await serve_unix(lambda: Session(self._hub), unix, backlog))
         if not self._listeners:
             raise ConfigError("nothing to listen on: port is 0 and there is no unixsocket")
 
-    async def serve_until(self, stop: asyncio.Event) -> None:
-        """Answer clients and do the background work until ``stop`` is set."""
-        while not stop.is_set():
+    def stop_soon(self) -> None:
+        """Let ``serve`` end."""
+        self._stopping.set()
+
+    async def serve(self) -> None:
+        """Answer clients and do the background work until the end is asked for."""
+        while not self._stopping.is_set():
             interval_s = 1 / self.config.number("hz")
             try:
-                await asyncio.wait_for(stop.wait(), interval_s)
+                await asyncio.wait_for(self._stopping.wait(), interval_s)
             except TimeoutError:
                 self._tick(interval_s)
 
@@ -209,11 +222,13 @@ class Server:
             for client in list(self._hub.clients.values()):
                 if max(client.last_interaction_ms, client.stalled_since_ms) < oldest_ms:
                     client.kill()
+        self.service.tell_clients(len(self._hub.clients))
         calls = self._hub.calls() + self.statistics.total_calls
         now_s = time.monotonic()
         if now_s - self._operations[1] >= 1:
             self._operations_per_second = round((calls - self._operations[0]) / (now_s - self._operations[1]))
             self._operations = (calls, now_s)
+            self.service.report(self)
 
     def _maintain(self, budget_ms: float) -> None:
         """Background work of the store, which may wait for memory nodes."""
@@ -231,13 +246,12 @@ class Server:
             self._is_maintaining = True
             self._maintain(budget_ms)
 
-    async def stop(self) -> None:
+    async def finish(self) -> None:
         """Stop accepting, let what runs finish within `stop-deadline-ms`, close everything, leave the pool in order."""
         for listener in self._listeners:
             listener.close()
-        if self.config.string("unixsocket") and self._listeners:
-            with contextlib.suppress(OSError):
-                os.unlink(self.config.string("unixsocket"))
+        if self._listeners and self.service.placement.unix_descriptor < 0:
+            remove_unix_socket(self.config)
         deadline_s = time.monotonic() + self.config.number("stop-deadline-ms") / 1000
         while any(client.is_busy() for client in self._hub.clients.values()) and time.monotonic() < deadline_s:  # noqa: ASYNC110
             await asyncio.sleep(0.005)  # bounded by the deadline: sessions have no common event for "all sent"
@@ -245,6 +259,7 @@ class Server:
             client.kill()
         await asyncio.sleep(0)  # connections let go of their pages
         await asyncio.sleep(0)
+        await self.service.leave(self)
         if self._remote is not None:
             await self._remote.stop()
 
@@ -262,108 +277,95 @@ def _share(config: Config, name: str) -> float:
     return config.number(name) / 100
 
 
-def _tcp_sockets(host: str, port: int) -> list[socket.socket]:
-    """Bound sockets for one entry of `bind`; none when it begins with a dash and the machine lacks the address."""
-    optional = host.startswith("-")
-    name = host.removeprefix("-")
-    name = {"*": "0.0.0.0", "::*": "::"}.get(name, name)
-    try:
-        found = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    except socket.gaierror as error:
-        if optional:
-            return []
-        raise ConfigError(f"bind {name}: {error.strerror}") from None
-    sockets = []
-    for family, kind, protocol, _canonical, address in found[:1]:
-        try:
-            sock = socket.socket(family, kind, protocol)
-        except OSError:
-            if optional:
-                continue
-            raise
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        try:
-            sock.bind(address)
-        except OSError as error:
-            sock.close()
-            if optional and error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
-                continue
-            if error.errno == errno.EADDRINUSE:
-                raise ConfigError(
-                    f"port {port} on {name} is taken: another server listens there (redis-server?); stop it, or give another --port"
-                ) from None
-            raise ConfigError(f"bind {name} port {port}: {error.strerror}") from None
-        sock.setblocking(False)
-        sockets.append(sock)
-    return sockets
+def _answer(server: ServerState, answering: Answering, message: Message) -> object:
+    return answering(server, message.payload)
 
 
-def _keep_alive(sock: socket.socket, idle_s: int) -> None:
-    """Probe silent peers; accepted connections inherit this from the listening socket."""
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, idle_s)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, max(1, idle_s // 3))
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
+async def serve(
+    config: Config, service: Service, *, on_ready: Callable[[Server], object], on_stop: Callable[[], object] = lambda: None
+) -> None:
+    """Serve until the end is asked for, by SIGTERM, SIGINT, SHUTDOWN, or because the supervisor is gone.
 
-
-def _possible_clients() -> int:
-    """Return how many clients the descriptor limit leaves room for."""
-    return max(1, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - OWN_DESCRIPTORS)
-
-
-def _raise_descriptor_limit(clients: int) -> int:
-    """Ask the system for a descriptor for each client; returns how many clients fit."""
-    wanted = clients + OWN_DESCRIPTORS
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft < wanted:
-        with contextlib.suppress(ValueError, OSError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (min(wanted, hard), hard))
-    return min(clients, _possible_clients())
-
-
-async def _serve(config: Config) -> int:
+    Raises PoolError, ConfigError or OSError when it cannot start.
+    """
     log = logs.get_logger("server")
     clients = config.number("maxclients")
-    possible = _raise_descriptor_limit(clients)
+    possible = raise_descriptor_limit(clients)
     if possible < clients:
         log.warning("fewer clients than maxclients: the descriptor limit (ulimit -n) is lower", maxclients=clients, possible=possible)
-    server = Server(config)
-    stop = asyncio.Event()
+    server = Server(config, service)
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+
+    def heed_signals() -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, server.stop_soon)
+
     try:
+        if service.placement.workers == 1:
+            heed_signals()
         await server.start()
+        # Before it serves, a worker has nothing to finish; it may wait for others in the pool then, and a signal just ends it.
+        heed_signals()
+    except BaseException:
+        server.close_pool()
+        raise
+    on_ready(server)
+    try:
+        await server.serve()
+    finally:
+        on_stop()
+        log.notice("stopping: finishing what runs", clients=len(server.clients))
+        await server.finish()
+    server.close_pool()
+
+
+async def _serve_alone(config: Config) -> int:
+    """The whole service in this process."""
+    log = logs.get_logger("server")
+
+    def announce(server: Server) -> None:
+        log.notice(
+            "Ready to accept connections",
+            port=server.port,
+            pid=os.getpid(),
+            pool=config.string("pool"),
+            pool_bytes=server.store.memory()["pool_bytes"],
+            memory_bytes=available_memory_bytes(),
+        )
+        tell_supervisor(config, "READY=1")
+
+    try:
+        async with contextlib.AsyncExitStack() as opened:
+            on_ready: Callable[[Server], object] = announce
+            if config.number("admin-port"):
+                on_ready = await _open_admin_port(config, opened, announce)
+            await serve(config, Service(), on_ready=on_ready, on_stop=lambda: tell_supervisor(config, "STOPPING=1"))
     except (PoolError, OSError) as error:
         log.warning("cannot start", reason=str(error))
         sys.stderr.write(f"kvcd: {error}\n")
-        server.close_pool()
         return EXIT_FAILURE
-    except ConfigError:
-        server.close_pool()
-        raise
-    log.notice(
-        "Ready to accept connections",
-        port=server.port,
-        pid=os.getpid(),
-        pool=config.string("pool"),
-        pool_bytes=server.store.memory()["pool_bytes"],
-        memory_bytes=available_memory_bytes(),
-    )
-    tell_supervisor(config, "READY=1")
-    try:
-        await server.serve_until(stop)
-    finally:
-        tell_supervisor(config, "STOPPING=1")
-        log.notice("stopping: finishing what runs", clients=len(server.clients))
-        await server.stop()
-    server.close_pool()
     log.notice("stopped; bye")
     return 0
 
 
+async def _open_admin_port(
+    config: Config, opened: contextlib.AsyncExitStack, announce: Callable[[Server], object]
+) -> Callable[[Server], object]:
+    """Open the admin port; what is returned shows the server there, and announces it."""
+    from kvcd.admin import AdminServer  # only who has that port needs what it imports
+    from kvcd.service_view import ProcessView
+
+    admin = AdminServer(config)
+    opened.push_async_callback(admin.close)
+    await admin.open()
+
+    def show(server: Server) -> None:
+        admin.show(ProcessView(server))
+        announce(server)
+
+    return show
+
+
 def run(config: Config) -> int:
     """Serve until SIGTERM or SIGINT; the exit status. Raises ConfigError for a configuration that cannot work."""
-    return uvloop.run(_serve(config))
+    return uvloop.run(_serve_alone(config))

@@ -37,7 +37,7 @@ cdef class Hub:
     cdef readonly uint64_t connections_rejected
     cdef readonly uint64_t net_input_bytes
     cdef readonly uint64_t net_output_bytes
-    cdef uint64_t next_id
+    cdef public uint64_t next_id         # of the next client; workers of one service count from different numbers
     cdef dict waiting                    # sessions that wait for memory or pins -> since when
     cdef bint waking
     cdef void set_time(self) noexcept

@@ -7,6 +7,7 @@ class Hub:
     server: Any
     lane: FastLane
     clients: dict[int, Any]
+    next_id: int
     password_required: bool
     protected: bool
     max_clients: int

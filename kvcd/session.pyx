@@ -22,7 +22,7 @@ from kvcd.fastlane cimport NOT_FAST, RUN_FIRST, RUN_WAITS, TAKEN, FastLane
 from protocol.command_table import lookup
 from protocol.encoder cimport encode_into
 from protocol.parser cimport PARSE_COMMAND, PARSE_ERROR, PARSE_LARGE, RequestParser
-from protocol.replies import Error
+from protocol.replies import NO_REPLY, Error
 from storage.fabric import waiting
 from protocol.writer cimport OutBuffer, out_clear
 from storage.fabric.waiting cimport suspend
@@ -634,7 +634,8 @@ cdef class Session:
         self._go_on()
 
     cdef int _reply(self, object reply) except -1:
-        encode_into(&self.lane.out, reply, self._resp)
+        if reply is not NO_REPLY:
+            encode_into(&self.lane.out, reply, self._resp)
         return 0
 
     cdef int _protocol_error(self, str text) except -1:

@@ -49,9 +49,19 @@ class _NullArray:
         return "NULL_ARRAY"
 
 
+class _NoReply:
+    """Nothing at all: the connection closes instead (SHUTDOWN)."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "NO_REPLY"
+
+
 NULL_ARRAY = _NullArray()
+NO_REPLY = _NoReply()
 OK = Simple("OK")
 
 # A recursive type: mypy sees the leaves, containers hold object.
 _Container = list[object] | dict[object, object] | set[object] | frozenset[object]
-Reply = Simple | Error | Verbatim | Push | _NullArray | bytes | int | float | bool | None | _Container
+Reply = Simple | Error | Verbatim | Push | _NullArray | _NoReply | bytes | int | float | bool | None | _Container

@@ -40,7 +40,6 @@ cdef class Adoption:
     cdef int phase
     cdef uint64_t position           # next page or set to be looked at
     cdef uint64_t lives[MAX_FRONT_ENDS]
-    cdef uint64_t *suspect_pages     # words of the payload pages in doubt, 0 for all others
     cdef uint64_t suspects           # pages in doubt
     cdef Overflow *overflows
     cdef uint32_t overflow_count

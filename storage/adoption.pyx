@@ -98,7 +98,6 @@ cdef class Adoption:
         self.deaths_seen = deaths
 
     def __dealloc__(self):
-        free(self.suspect_pages)
         free(self.overflows)
         free(self.recounted)
 
@@ -203,10 +202,10 @@ cdef class Adoption:
 
     cdef bint _begin(self, uint64_t deaths) noexcept nogil:
         cdef uint64_t pages = self.pool.geometry.page_count
-        self.suspect_pages = <uint64_t *>calloc(pages, 8)
+        self.allocator.suspect_pages = <uint64_t *>calloc(pages, 8)
         self.allocator.suspect_cells = <uint64_t *>calloc(pages * 16, 8)
         self.overflows = <Overflow *>calloc(OVERFLOWS_LIMIT, sizeof(Overflow))
-        if self.suspect_pages == NULL or self.allocator.suspect_cells == NULL or self.overflows == NULL:
+        if self.allocator.suspect_pages == NULL or self.allocator.suspect_cells == NULL or self.overflows == NULL:
             self._end()
             return False  # no memory for it now: the next call tries again
         self.has_begun = True
@@ -220,10 +219,10 @@ cdef class Adoption:
         return True
 
     cdef void _end(self) noexcept nogil:
-        free(self.suspect_pages)
+        free(self.allocator.suspect_pages)
         free(self.allocator.suspect_cells)
         free(self.overflows)
-        self.suspect_pages = NULL
+        self.allocator.suspect_pages = NULL
         self.allocator.suspect_cells = NULL
         self.overflows = NULL
         self.phase = PHASE_IDLE
@@ -280,7 +279,7 @@ cdef class Adoption:
                 )
                 self.allocator.suspect_cells[page * 16 + i] = used & ~state.free_bits[i]
         elif kind == PAGE_PAYLOAD and self.allocator.holders[page] == 0:
-            self.suspect_pages[page] = word
+            self.allocator.suspect_pages[page] = word
             self.suspects += 1
         return True
 
@@ -406,7 +405,7 @@ cdef class Adoption:
             if again == word:
                 for i in range(pages):
                     if pages_at[i] < self.pool.geometry.page_count:
-                        self.suspect_pages[pages_at[i]] = 0
+                        self.allocator.suspect_pages[pages_at[i]] = 0
                 return
             word = again
             if word_state(word) != STATE_LIVE or not word_is_paged(word) or not self.engine.valid_location(word):
@@ -472,7 +471,7 @@ cdef class Adoption:
         # What others freed in our pages is written there.
         self.allocator.harvest_all()
         for page in range(self.pool.geometry.page_count):
-            if self.suspect_pages[page] and self.allocator.free_exactly(<uint32_t>page, self.suspect_pages[page]):
+            if self.allocator.suspect_pages[page] and self.allocator.free_exactly(<uint32_t>page, self.allocator.suspect_pages[page]):
                 self.freed_pages += 1
             for word in range(16):
                 while self.allocator.cell_pages[page].owned and self.allocator.suspect_cells[page * 16 + word]:

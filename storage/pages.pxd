@@ -38,6 +38,7 @@ cdef class PageAllocator:
     cdef uint64_t class_cells[CELL_CLASSES]
     cdef uint64_t payload_pages
     cdef uint32_t *holders          # of a payload page: the unfinished large value that holds it, 0 for none
+    cdef uint64_t *suspect_pages    # while a sweep for what the dead left is under way: words of payload pages in doubt, 0 for others
     cdef uint64_t *suspect_cells    # while a sweep for what the dead left is under way: 16 words a page, a bit for each cell in doubt
     cdef int64_t allocate_cell(self, uint32_t cell_class) noexcept nogil
     cdef void free_cell(self, uint32_t location, uint32_t cell_class) noexcept nogil

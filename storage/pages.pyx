@@ -59,6 +59,7 @@ cdef class PageAllocator:
         free(self.known_words)
         free(self.free_stack)
         free(self.holders)
+        free(self.suspect_pages)
         free(self.suspect_cells)
 
     # ------------------------------------------------------------------ cells
@@ -127,6 +128,8 @@ cdef class PageAllocator:
         cdef uint32_t i
         for i in range(count):
             self.holders[pages[i]] = holder
+            if self.suspect_pages != NULL:
+                self.suspect_pages[pages[i]] = 0
 
     cdef void let_go(self, const uint32_t *pages, uint32_t count, uint32_t holder) noexcept nogil:
         """They are published, or were freed. By now another value may hold them."""
@@ -169,6 +172,8 @@ cdef class PageAllocator:
         if not state.owned:
             self._free_foreign(location)
             return
+        if cell >= state.capacity:
+            return  # a bit of a page's head that its owner died before zeroing, or damage
         if state.free_bits[cell >> 6] & bit:
             return  # free already: a double free must not hand it out twice
         if self.suspect_cells != NULL:

@@ -3,7 +3,7 @@
 
 cimport cython
 from cpython.buffer cimport PyBuffer_FillInfo
-from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
@@ -97,6 +97,7 @@ cdef class StagedValue:
         """Claim the pages that the next bytes need; a StageResult."""
         cdef uint64_t used_pages = (self.received + PAGE_BYTES) // PAGE_BYTES
         cdef uint32_t wanted
+        cdef uint8_t phase
         cdef Fabric fabric = self.engine.pool.fabric
         if self.received >= self.in_pages:
             return STAGE_OK
@@ -119,13 +120,17 @@ cdef class StagedValue:
             wanted = WINDOW_PAGES
         if self.area.pages_held + wanted > self.area.limit_pages and self.area.unfinished[0] is not self.number:
             return STAGE_WAIT
+        # No grace period passes between claiming and holding them.
+        phase = self.engine.reclaimer.begin_round()
         if self.engine.allocator.claim_pages(wanted, self.pages + self.claimed, PAGE_PAYLOAD, 0) == 0:
             self.engine.reclaimer.collect(True)
             if not self.engine.room.make_pages(wanted) or self.engine.allocator.claim_pages(
                 wanted, self.pages + self.claimed, PAGE_PAYLOAD, 0
             ) == 0:
+                self.engine.reclaimer.end_round(phase)
                 return STAGE_FULL
         self.engine.allocator.hold(self.pages + self.claimed, wanted, self.holder)
+        self.engine.reclaimer.end_round(phase)
         self.claimed += wanted
         self.area.pages_held += wanted
         return STAGE_OK

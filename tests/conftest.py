@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.kvcd.worker_servers import WorkerServer, start
 from tests.programs import require_program
 from tests.servers import ServerProcess, Servers
 
@@ -38,6 +39,20 @@ def kvcd_server(shared_kvcd: ServerProcess) -> ServerProcess:
 def kvcd_port(kvcd_server: ServerProcess) -> int:
     """Port of the shared kvcd."""
     return kvcd_server.port
+
+
+@pytest.fixture(scope="session")
+def shared_workers(servers: Servers) -> WorkerServer:
+    """A kvcd of two workers that many tests share; they may kill a worker, and leave its settings as they were."""
+    return start(servers, pool_size="256mb")
+
+
+@pytest.fixture
+def worker_server(shared_workers: WorkerServer) -> WorkerServer:
+    """That service, emptied."""
+    assert shared_workers.process.is_running(), f"an earlier test ended the service:\n{shared_workers.process.log[-4000:]}"
+    shared_workers.process.call("FLUSHALL")
+    return shared_workers
 
 
 @pytest.fixture(scope="session")

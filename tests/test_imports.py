@@ -22,6 +22,10 @@ FORBIDDEN = {
     "kvcd.context": ("kvcd.server", "kvcd.session", "kvcd.fastlane", "kvcd.cli", "kvcd.cli_app"),
     "kvcd.session": ("kvcd.server", "kvcd.cli", "kvcd.cli_app"),
     "kvcd.fastlane": ("kvcd.server", "kvcd.cli", "kvcd.cli_app"),
+    # The supervisor serves nobody, and carries nothing that only who serves needs.
+    "kvcd.supervisor": ("kvcd.server", "kvcd.session", "kvcd.fastlane", "kvcd.commands", "kvcd.worker", "storage.store"),
+    "kvcd.service": ("kvcd.server", "kvcd.session", "kvcd.fastlane", "kvcd.commands", "kvcd.supervisor"),
+    "kvcd.exchange": ("kvcd.server", "kvcd.session", "kvcd.service", "kvcd.supervisor", "kvcd.commands", "kvcd.channel", "storage"),
     "kvcd.config": ("kvcd.server", "kvcd.session", "kvcd.fastlane", "kvcd.commands", "kvcd.logs"),
 }
 # Whatever may open sockets or wait does not belong where bytes are only parsed.

@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
-from kvcd.commands import client, configuration, connection, expiry, information, introspection, keyspace, numbers, prefix, strings
+from kvcd.commands import (
+    client,
+    configuration,
+    connection,
+    expiry,
+    information,
+    introspection,
+    keyspace,
+    numbers,
+    prefix,
+    shutdown,
+    strings,
+)
 from kvcd.commands.dispatch import dispatch
-from kvcd.commands.registry import HANDLERS
+from kvcd.commands.registry import ANSWERS, HANDLERS
 
 __all__ = [
+    "ANSWERS",
     "HANDLERS",
     "client",
     "configuration",
@@ -18,5 +31,6 @@ __all__ = [
     "keyspace",
     "numbers",
     "prefix",
+    "shutdown",
     "strings",
 ]

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from kvcd.commands.arguments import SYNTAX_ERROR, CommandError, parse_integer, shown
 from kvcd.commands.connection import DEFAULT_USER, checked_name, is_printable_name
-from kvcd.commands.registry import handles
+from kvcd.commands.registry import answers, handles
 from kvcd.context import ClientState, ServerState
+from kvcd.portable import portable, restored
 from protocol.replies import OK, Reply, Verbatim
 
 _TYPES = (b"normal", b"master", b"replica", b"slave", b"pubsub")
 _NO_SUCH_CLIENT = "ERR No such client"
+_LIST, _KILL = "list clients", "kill clients"  # topics between workers
+
+# What a client must have to be closed: field of the client, and its value as text.
+Filters = list[tuple[str, str]]
 
 
 def describe(client: ClientState, now_ms: int) -> bytes:
@@ -102,69 +105,100 @@ def _check_type(name: bytes) -> bytes:
 @handles("client|list")
 async def handle_client_list(client: ClientState, server: ServerState, args: list[bytes]) -> Reply:
     """CLIENT LIST [TYPE type] [ID client-id [client-id ...]]."""
-    chosen = list(server.clients.values())
+    numbers: list[int] | None = None
     if len(args) == 4 and args[2].lower() == b"type":
         if _check_type(args[3]) != b"normal":
-            chosen = []  # no replication and no subscriptions here
+            return Verbatim(b"")  # no replication and no subscriptions here
     elif len(args) > 3 and args[2].lower() == b"id":
         numbers = [parse_integer(argument, "ERR Invalid client ID") for argument in args[3:]]
-        chosen = [server.clients[number] for number in numbers if number in server.clients]
     elif len(args) > 2:
         raise CommandError(SYNTAX_ERROR)
-    return Verbatim(b"".join(describe(other, server.now_ms()) for other in chosen))
+    lines = {number: describe(other, server.now_ms()) for number, other in server.clients.items() if numbers is None or number in numbers}
+    for answer in await server.service.channel.ask_all(_LIST, numbers):
+        lines.update({int(number): line.encode("latin-1") for number, line in answer.payload.items()})
+    order = sorted(lines) if numbers is None else [number for number in numbers if number in lines]
+    return Verbatim(b"".join(lines[number] for number in order))
+
+
+@answers(_LIST)
+def list_clients(server: ServerState, numbers: list[int] | None) -> dict[str, str]:
+    """Return the lines of CLIENT LIST for the clients of this worker, by id; ``numbers`` are the wanted ids, None all."""
+    chosen = server.clients if numbers is None else {number: server.clients[number] for number in numbers if number in server.clients}
+    return {str(number): describe(client, server.now_ms()).decode("latin-1") for number, client in chosen.items()}
 
 
 @handles("client|kill")
 async def handle_client_kill(client: ClientState, server: ServerState, args: list[bytes]) -> Reply:
     """CLIENT KILL ip:port (an error if there is none), or CLIENT KILL filter value ... (how many there were)."""
     if len(args) == 3:
-        address = args[2].decode("utf-8", "surrogateescape")
-        if not _kill(client, server, lambda other: other.address == address):
+        if not await _kill_everywhere(client, server, [("address", _text(args[2]))], skip_me=False):
             raise CommandError(_NO_SUCH_CLIENT)
         return OK
     if len(args) % 2:
         raise CommandError(SYNTAX_ERROR)
-    filters: list[Callable[[ClientState], bool]] = []
+    filters: Filters = []
     skip_me = True
     for word, value in zip(args[2::2], args[3::2], strict=True):
         if word.lower() == b"skipme" and value.lower() in (b"yes", b"no"):
             skip_me = value.lower() == b"yes"
         else:
             filters.append(_kill_filter(word.lower(), value))
-    if skip_me:
-        filters.append(lambda other: other is not client)
-    return _kill(client, server, lambda other: all(wanted(other) for wanted in filters))
+    return await _kill_everywhere(client, server, filters, skip_me=skip_me)
 
 
-def _kill_filter(word: bytes, value: bytes) -> Callable[[ClientState], bool]:
+def _text(value: bytes) -> str:
+    return value.decode("utf-8", "surrogateescape")
+
+
+def _kill_filter(word: bytes, value: bytes) -> tuple[str, str]:
     """Return the test that one filter of CLIENT KILL makes; raises CommandError."""
-    text = value.decode("utf-8", "surrogateescape")
     if word == b"id":
         refusal = "ERR client-id should be greater than 0"
         number = parse_integer(value, refusal)
         if number < 1:
             raise CommandError(refusal)
-        return lambda other: other.id == number
+        return "id", str(number)
     if word == b"type":
-        is_normal = _check_type(value) == b"normal"
-        return lambda other: is_normal
+        return "type", _check_type(value).decode()
     if word == b"addr":
-        return lambda other: other.address == text
+        return "address", _text(value)
     if word == b"laddr":
-        return lambda other: other.local_address == text
+        return "local_address", _text(value)
     if word == b"user":
         if value != DEFAULT_USER:
             raise CommandError(f"ERR No such user '{shown(value)}'")
-        return lambda other: other.user == value
+        return "user", _text(value)
     raise CommandError(SYNTAX_ERROR)
 
 
-def _kill(client: ClientState, server: ServerState, wanted: Callable[[ClientState], bool]) -> int:
-    """Close the wanted clients, the asking one after its reply; returns how many there were."""
-    chosen = [other for other in server.clients.values() if wanted(other)]
+async def _kill_everywhere(client: ClientState, server: ServerState, filters: Filters, *, skip_me: bool) -> int:
+    """Close the clients that pass all filters, the asking one after its reply; returns how many there were."""
+    chosen = [other for other in server.clients.values() if _passes(other, filters) and not (skip_me and other is client)]
     for other in chosen:
-        if other is client:
-            client.close_after_reply = True
-        else:
+        if other is not client:
             other.kill()
+    elsewhere = await server.service.channel.ask_all(_KILL, [[name, portable(text)] for name, text in filters])
+    if client in chosen:
+        client.close_after_reply = True  # only now: while a command waits, what is queued is sent, and the connection would close then
+    return len(chosen) + sum(int(answer.payload) for answer in elsewhere)
+
+
+def _passes(client: ClientState, filters: Filters) -> bool:
+    has = {
+        "id": str(client.id),
+        "type": "normal",
+        "address": client.address,
+        "local_address": client.local_address,
+        "user": _text(client.user),
+    }
+    return all(has[name] == text for name, text in filters)
+
+
+@answers(_KILL)
+def kill_clients(server: ServerState, filters: list[list[str]]) -> int:
+    """Close the clients of this worker that another one was asked to close; returns how many there were."""
+    wanted = [(name, restored(text)) for name, text in filters]
+    chosen = [client for client in server.clients.values() if _passes(client, wanted)]
+    for client in chosen:
+        client.kill()
     return len(chosen)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from kvcd.commands.arguments import SYNTAX_ERROR, CommandError
-from kvcd.commands.information import monotonic_counters
 from kvcd.commands.registry import handles
 from kvcd.config import ConfigError
 from kvcd.context import ClientState, ServerState
@@ -35,7 +34,7 @@ async def handle_config_set(client: ClientState, server: ServerState, args: list
     if len(args) % 2:
         raise CommandError(SYNTAX_ERROR)
     try:
-        server.config.set_many([(_text(name), _text(value)) for name, value in zip(args[2::2], args[3::2], strict=True)])
+        await server.service.change(server, [(_text(name), _text(value)) for name, value in zip(args[2::2], args[3::2], strict=True)])
     except ConfigError as refused:
         raise CommandError(f"ERR {refused}") from refused
     return OK
@@ -44,5 +43,5 @@ async def handle_config_set(client: ClientState, server: ServerState, args: list
 @handles("config|resetstat")
 async def handle_config_resetstat(client: ClientState, server: ServerState, args: list[bytes]) -> Reply:
     """CONFIG RESETSTAT."""
-    server.statistics.reset(monotonic_counters(server))
+    await server.service.reset_statistics(server)
     return OK

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import resource
 import sys
 import time
 from collections.abc import Callable
@@ -13,6 +12,7 @@ import kvcd
 from kvcd.commands.connection import REDIS_VERSION
 from kvcd.commands.registry import handles
 from kvcd.context import ClientState, ServerState
+from kvcd.totals import Tally
 from protocol.replies import Reply, Verbatim
 
 Fields = dict[str, object]
@@ -20,11 +20,6 @@ _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _SIZE_LETTERS = "KMGTP"
 _NOT_BY_DEFAULT = ("commandstats",)
 _DEFAULT_WORDS = ("default", "all", "everything")
-
-
-def monotonic_counters(server: ServerState) -> dict[str, int]:
-    """Return all counts that only grow: the sessions' and the store's."""
-    return {**server.counters(), **server.store.counters()}
 
 
 def human_size(size_bytes: int) -> str:
@@ -37,14 +32,9 @@ def human_size(size_bytes: int) -> str:
     return f"{size_bytes / 1024**power:.2f}{_SIZE_LETTERS[power - 1]}"
 
 
-def _resident_bytes() -> int:
-    with open("/proc/self/statm", encoding="ascii") as file:
-        return int(file.read().split()[1]) * _PAGE_BYTES
-
-
-def _server(server: ServerState) -> Fields:
-    now_ms = server.now_ms()
-    uptime_s = max(now_ms - server.started_at_ms, 0) // 1000
+def _server(server: ServerState, totals: Tally) -> Fields:
+    now_ms, placement = server.now_ms(), server.service.placement
+    uptime_s = max(now_ms - placement.started_at_ms, 0) // 1000
     return {
         "redis_version": REDIS_VERSION,
         "redis_git_sha1": "00000000",
@@ -57,9 +47,12 @@ def _server(server: ServerState) -> Fields:
         "monotonic_clock": "POSIX clock_gettime",
         "multiplexing_api": "epoll",
         "python_version": platform.python_version(),
-        "process_id": os.getpid(),
+        "process_id": placement.service_pid,
         "process_supervised": "no",
-        "run_id": server.run_id,
+        "workers": placement.workers,
+        "worker": placement.place,
+        "worker_process_id": os.getpid(),
+        "run_id": placement.run_id,
         "tcp_port": server.port,
         "server_time_usec": time.time_ns() // 1000,
         "uptime_in_seconds": uptime_s,
@@ -73,26 +66,25 @@ def _server(server: ServerState) -> Fields:
     }
 
 
-def _clients(server: ServerState) -> Fields:
-    clients = server.clients.values()
+def _clients(server: ServerState, totals: Tally) -> Fields:
     return {
-        "connected_clients": len(clients),
+        "connected_clients": totals.clients,
         "cluster_connections": 0,
         "maxclients": server.config.number("maxclients"),
-        "client_recent_max_input_buffer": max((client.pending_input_bytes for client in clients), default=0),
-        "client_recent_max_output_buffer": max((client.pending_output_bytes for client in clients), default=0),
+        "client_recent_max_input_buffer": totals.longest_input_bytes,
+        "client_recent_max_output_buffer": totals.longest_output_bytes,
         "blocked_clients": 0,
         "tracking_clients": 0,
         "clients_in_timeout_table": 0,
     }
 
 
-def _memory(server: ServerState) -> Fields:
+def _memory(server: ServerState, totals: Tally) -> Fields:
     pool = server.store.memory()
     used_bytes = int(pool.get("used_bytes", 0))
     peak_bytes = max(int(pool.get("peak_bytes", 0)), used_bytes)
     maxmemory_bytes = server.config.number("maxmemory")
-    resident_bytes = _resident_bytes()
+    resident_bytes = totals.resident_bytes
     system_bytes = _PAGE_BYTES * os.sysconf("SC_PHYS_PAGES")
     return {
         "used_memory": used_bytes,
@@ -114,7 +106,7 @@ def _memory(server: ServerState) -> Fields:
     }
 
 
-def _pool(server: ServerState) -> Fields:
+def _pool(server: ServerState, totals: Tally) -> Fields:
     fields: Fields = {}
     facts: dict[str, object] = {**server.store.memory()}
     for name, value in facts.items():
@@ -126,13 +118,13 @@ def _pool(server: ServerState) -> Fields:
     return fields
 
 
-def _persistence(server: ServerState) -> Fields:
+def _persistence(server: ServerState, totals: Tally) -> Fields:
     return {
         "loading": 0,
         "async_loading": 0,
         "rdb_changes_since_last_save": 0,
         "rdb_bgsave_in_progress": 0,
-        "rdb_last_save_time": server.started_at_ms // 1000,
+        "rdb_last_save_time": server.service.placement.started_at_ms // 1000,
         "rdb_last_bgsave_status": "ok",
         "aof_enabled": 0,
         "aof_rewrite_in_progress": 0,
@@ -141,23 +133,12 @@ def _persistence(server: ServerState) -> Fields:
     }
 
 
-def command_calls(server: ServerState) -> dict[str, int]:
-    """Return calls per command since the last reset, of both lanes."""
-    calls = {name: count.calls for name, count in server.statistics.commands.items()}
-    for name, count in server.statistics.since_reset(server.counters()).items():
-        kind, _, command = name.partition(":")
-        if kind == "calls" and count:
-            calls[command] = calls.get(command, 0) + count
-    return calls
-
-
-def _stats(server: ServerState) -> Fields:
-    counts = server.statistics.since_reset(monotonic_counters(server))
-    rate = server.counters().get("operations_per_second", 0)  # a rate has no start to be counted from
+def _stats(server: ServerState, totals: Tally) -> Fields:
+    counts = totals.since_reset()
     return {
         "total_connections_received": counts.get("connections_received", 0),
-        "total_commands_processed": sum(command_calls(server).values()),
-        "instantaneous_ops_per_sec": rate,
+        "total_commands_processed": sum(totals.command_calls().values()),
+        "instantaneous_ops_per_sec": totals.operations_per_second,
         "total_net_input_bytes": counts.get("net_input_bytes", 0),
         "total_net_output_bytes": counts.get("net_output_bytes", 0),
         "rejected_connections": counts.get("connections_rejected", 0),
@@ -172,17 +153,17 @@ def _stats(server: ServerState) -> Fields:
         "pubsub_patterns": 0,
         "latest_fork_usec": 0,
         "total_forks": 0,
-        "total_error_replies": sum(server.statistics.errors.values()),
+        "total_error_replies": sum(totals.errors.values()),
         "unexpected_error_replies": 0,
     }
 
 
-def _replication(server: ServerState) -> Fields:
+def _replication(server: ServerState, totals: Tally) -> Fields:
     return {
         "role": "master",
         "connected_slaves": 0,
         "master_failover_state": "no-failover",
-        "master_replid": server.run_id,
+        "master_replid": server.service.placement.run_id,
         "master_replid2": "0" * 40,
         "master_repl_offset": 0,
         "second_repl_offset": -1,
@@ -193,25 +174,18 @@ def _replication(server: ServerState) -> Fields:
     }
 
 
-def _cpu(server: ServerState) -> Fields:
-    own = resource.getrusage(resource.RUSAGE_SELF)
-    children = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return {
-        "used_cpu_sys": f"{own.ru_stime:.6f}",
-        "used_cpu_user": f"{own.ru_utime:.6f}",
-        "used_cpu_sys_children": f"{children.ru_stime:.6f}",
-        "used_cpu_user_children": f"{children.ru_utime:.6f}",
-    }
+def _cpu(server: ServerState, totals: Tally) -> Fields:
+    return {f"used_cpu_{kind}": f"{seconds:.6f}" for kind, seconds in totals.cpu_s.items()}
 
 
-def _modules(server: ServerState) -> Fields:
+def _modules(server: ServerState, totals: Tally) -> Fields:
     return {}
 
 
-def _commandstats(server: ServerState) -> Fields:
+def _commandstats(server: ServerState, totals: Tally) -> Fields:
     fields: Fields = {}
-    slow = server.statistics.commands
-    for name, calls in command_calls(server).items():
+    slow = totals.commands
+    for name, calls in totals.command_calls().items():
         # The fast lane counts calls and takes no time per command: reading a clock would cost as much as a GET.
         count = slow.get(name)
         duration_us, timed_calls = (count.duration_us, count.calls) if count else (0.0, 0)
@@ -222,15 +196,15 @@ def _commandstats(server: ServerState) -> Fields:
     return fields
 
 
-def _errorstats(server: ServerState) -> Fields:
-    return {f"errorstat_{code}": f"count={count}" for code, count in server.statistics.errors.items()}
+def _errorstats(server: ServerState, totals: Tally) -> Fields:
+    return {f"errorstat_{code}": f"count={count}" for code, count in totals.errors.items()}
 
 
-def _cluster(server: ServerState) -> Fields:
+def _cluster(server: ServerState, totals: Tally) -> Fields:
     return {"cluster_enabled": 0}
 
 
-def _keyspace(server: ServerState) -> Fields:
+def _keyspace(server: ServerState, totals: Tally) -> Fields:
     fields: Fields = {}
     for database in range(server.databases):
         size = server.store.database_size(database)
@@ -239,7 +213,7 @@ def _keyspace(server: ServerState) -> Fields:
     return fields
 
 
-_SECTIONS: dict[str, Callable[[ServerState], Fields]] = {
+_SECTIONS: dict[str, Callable[[ServerState, Tally], Fields]] = {
     "server": _server,
     "clients": _clients,
     "memory": _memory,
@@ -255,6 +229,8 @@ _SECTIONS: dict[str, Callable[[ServerState], Fields]] = {
     "keyspace": _keyspace,
 }
 _TITLES = {"cpu": "CPU"}
+# Those that add up what the workers counted; for the others nobody has to be asked.
+_OF_ALL_WORKERS = frozenset(("clients", "memory", "stats", "cpu", "commandstats", "errorstats"))
 
 
 def chosen_sections(words: list[str]) -> list[str]:
@@ -269,7 +245,10 @@ def chosen_sections(words: list[str]) -> list[str]:
 async def handle_info(client: ClientState, server: ServerState, args: list[bytes]) -> Reply:
     """INFO [section ...]."""
     parts = []
-    for name in chosen_sections([argument.decode("utf-8", "replace") for argument in args[1:]]):
-        lines = [f"# {_TITLES.get(name, name.capitalize())}", *(f"{field}:{value}" for field, value in _SECTIONS[name](server).items())]
+    chosen = chosen_sections([argument.decode("utf-8", "replace") for argument in args[1:]])
+    totals = Tally() if _OF_ALL_WORKERS.isdisjoint(chosen) else await server.service.totals(server)
+    for name in chosen:
+        fields = _SECTIONS[name](server, totals)
+        lines = [f"# {_TITLES.get(name, name.capitalize())}", *(f"{field}:{value}" for field, value in fields.items())]
         parts.append("".join(f"{line}\r\n" for line in lines))
     return Verbatim("\r\n".join(parts).encode("utf-8", "surrogateescape"))

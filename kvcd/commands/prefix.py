@@ -105,7 +105,8 @@ async def handle_prefix_info(client: ClientState, server: ServerState, args: lis
 @handles("prefix.stats")
 async def handle_prefix_stats(client: ClientState, server: ServerState, args: list[bytes]) -> Reply:
     """PREFIX.STATS: a map of the store's counters since the start; of a pool on memory nodes, how often a location was remembered."""
-    counters = server.store.counters()
+    counted = (await server.service.totals(server)).counters
+    counters = {name: counted.get(name, 0) for name in server.store.counters()}
     out: dict[bytes, Reply] = {name.encode(): count for name, count in counters.items()}
     if "location_cache_hits" in counters:
         asked = sum(counters[f"location_cache_{outcome}"] for outcome in ("hits", "stale", "misses"))

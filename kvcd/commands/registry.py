@@ -1,12 +1,17 @@
-"""Which handler answers which command."""
+"""Which handler answers which command, and which function what another worker asks for a command's sake."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
-from kvcd.context import Handler
+from kvcd.context import Handler, ServerState
 
 HANDLERS: dict[bytes, Handler] = {}
+
+# What another worker's payload asks of this one; plain values both ways (kvcd.channel.Channel).
+Answering = Callable[[ServerState, Any], object]
+ANSWERS: dict[str, Answering] = {}
 
 
 def handles(*names: str) -> Callable[[Handler], Handler]:
@@ -17,5 +22,16 @@ def handles(*names: str) -> Callable[[Handler], Handler]:
             assert name.encode() not in HANDLERS, name
             HANDLERS[name.encode()] = handler
         return handler
+
+    return register
+
+
+def answers(topic: str) -> Callable[[Answering], Answering]:
+    """Register what answers other workers' questions under ``topic``."""
+
+    def register(answering: Answering) -> Answering:
+        assert topic not in ANSWERS, topic
+        ANSWERS[topic] = answering
+        return answering
 
     return register

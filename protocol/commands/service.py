@@ -165,4 +165,16 @@ ROWS = (
         "Unix time in seconds, and microseconds of the second.",
         tips=("nondeterministic_output",),
     ),
+    CommandSpec(
+        "shutdown",
+        -1,
+        ("admin", "noscript", "loading", "stale", "no_multi", "allow_busy"),
+        "server",
+        "1.0.0",
+        "Stops the server, with all its workers.",
+        "[NOSAVE | SAVE] [NOW] [FORCE] [ABORT]",
+        "O(1)",
+        status="partial",
+        note="SAVE and NOSAVE mean the same: there are no snapshots",
+    ),
 )

@@ -10,9 +10,11 @@ from dataclasses import dataclass, field
 import hiredis
 
 from kvcd.commands import dispatch
-from kvcd.commands.statistics import Statistics
 from kvcd.config import Config
 from kvcd.context import ClientState
+from kvcd.placement import Placement
+from kvcd.service import Service as WholeService
+from kvcd.statistics import Statistics
 from protocol.encoder import encode
 from protocol.replies import Reply
 from tests.model import ModelStore
@@ -56,13 +58,14 @@ class PlainServer:
     config: Config = field(default_factory=Config)
     statistics: Statistics = field(default_factory=Statistics)
     clients: dict[int, ClientState] = field(default_factory=dict)
+    service: WholeService = field(default_factory=lambda: WholeService(Placement(run_id="0123456789" * 4, started_at_ms=0)))
     databases: int = 16
-    started_at_ms: int = 0
-    run_id: str = "0123456789" * 4
     port: int = 6379
     executable: str = "kvcd"
     config_file: str = ""
     counts: dict[str, int] = field(default_factory=dict)
+    stops: list[tuple[bool | None, bool, bool]] = field(default_factory=list)
+    may_stop: bool = True
 
     def now_ms(self) -> int:
         """Return the model's time."""
@@ -71,6 +74,15 @@ class PlainServer:
     def counters(self) -> dict[str, int]:
         """Return what the test says that sessions counted."""
         return dict(self.counts)
+
+    def lost_nodes(self) -> list[str]:
+        """Return nothing: the model has no nodes."""
+        return []
+
+    async def stop(self, *, save: bool | None, now: bool, force: bool) -> bool:
+        """Note what was asked."""
+        self.stops.append((save, now, force))
+        return self.may_stop
 
 
 @dataclass

@@ -6,7 +6,7 @@ import pytest
 
 from kvcd.commands.information import human_size
 from protocol.encoder import encode
-from protocol.replies import OK, Error, Simple, Verbatim
+from protocol.replies import NO_REPLY, OK, Error, Simple, Verbatim
 from tests.kvcd.service import Service
 
 
@@ -268,3 +268,41 @@ def test_an_unknown_command_is_counted_and_named() -> None:
     """Bytes of the arguments survive to the wire."""
     reply = Service().do(b"FO\xff", b"\x00x", b"a\r\nb")
     assert encode(reply, 2) == b"-ERR unknown command 'FO\xff', with args beginning with: '' 'a  b' \r\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "asked"),
+    [
+        ([], (None, False, False)),
+        (["NOSAVE"], (False, False, False)),
+        (["save", "now", "force"], (True, True, True)),
+        (["NOW", "NOW", "NOSAVE"], (False, True, False)),
+    ],
+)
+def test_shutdown_asks_for_the_end(words: list[str], asked: tuple[bool | None, bool, bool]) -> None:
+    """There is no reply: the connection closes; a service that cannot stop says so."""
+    service = Service()
+    assert service.do("SHUTDOWN", *words) is NO_REPLY
+    assert service.server.stops == [asked]
+    assert closes(service)
+    service = Service()
+    service.server.may_stop = False
+    assert service.do("SHUTDOWN", *words) == Error("ERR Errors trying to SHUTDOWN. Check logs.")
+    assert not closes(service)
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["ABORT"], "ERR No shutdown in progress."),
+        (["abort", "ABORT"], "ERR No shutdown in progress."),
+        (["ABORT", "NOW"], "ERR syntax error"),
+        (["SAVE", "NOSAVE"], "ERR syntax error"),
+        (["LATER"], "ERR syntax error"),
+    ],
+)
+def test_shutdown_refuses_what_redis_refuses(words: list[str], text: str) -> None:
+    """In Redis's words, and nothing stops."""
+    service = Service()
+    assert service.do("SHUTDOWN", *words) == Error(text)
+    assert service.server.stops == []

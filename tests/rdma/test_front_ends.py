@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -269,3 +270,21 @@ def test_a_front_end_killed_under_load_costs_the_other_nothing(twins: Twins) -> 
             assert old.call("GET", f"after{number}") == b"x" * (number * 5000)
         assert old.call("FLUSHALL") == b"OK"
         assert new.call("EXISTS", *(f"after{number}" for number in range(30))) == 0
+
+    # What the dead one held is back: with nothing stored, only pages that classes keep are in use.
+    def pages_of(server: KvcdProcess) -> int:
+        with server.connect() as wire:
+            text = wire.call("INFO", "pool")
+        assert isinstance(text, bytes)
+        return int(dict(line.split(":", 1) for line in text.decode().splitlines() if ":" in line)["pool_pages_used"])
+
+    deadline_s = time.monotonic() + 60
+    while pages_of(twins.two) > 16 * len(twins.nodes):
+        assert time.monotonic() < deadline_s, pages_of(twins.two)
+        time.sleep(0.2)
+    with twins.two.connect() as wire:
+        stats = wire.call("PREFIX.STATS")
+    assert isinstance(stats, list)
+    facts = dict(zip(stats[::2], stats[1::2], strict=True))
+    assert facts[b"adoption_sweeps"] > 0
+    assert facts[b"adoption_adopted_pages"] > 0

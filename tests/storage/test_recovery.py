@@ -375,7 +375,7 @@ def test_recovery_reads_in_large_batches() -> None:
     assert recover(again).keys == 5000
     counts = {name: count - before[name] for name, count in fabric.operation_counts().items()}
     # Twice 20 chunks of sets, 10 doorbells of heads, 9 heads of pages, 32 of hazard rows, one of swaps, and the words.
-    assert counts["rounds"] < 100
+    assert counts["rounds"] < 120
     assert counts["reads"] < 5000 + 90
 
 

@@ -39,10 +39,6 @@ class Statistics:
         if code in self.errors or len(self.errors) < MAX_ERROR_KINDS:
             self.errors[code] = self.errors.get(code, 0) + 1
 
-    def since_reset(self, counters: Mapping[str, int]) -> dict[str, int]:
-        """Return monotonic counters less what they were at the last reset."""
-        return {name: count - self.baseline.get(name, 0) for name, count in counters.items()}
-
     def reset(self, counters: Mapping[str, int]) -> None:
         """Forget the counts; ``counters`` are the monotonic ones as they stand."""
         self.commands.clear()
