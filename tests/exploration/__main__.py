@@ -9,12 +9,13 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from tests.exploration.aftermath import judge
 from tests.exploration.explorer import Explorer, Report
 from tests.exploration.random_walk import Swarm, Walk
 from tests.exploration.scenarios import SCENARIOS, Scenario
+from tests.exploration.world import World
 
 
 def show(report: Report) -> None:
@@ -32,15 +33,15 @@ def told(report: Report) -> dict[str, object]:
     }  # fmt: skip
 
 
-def explorations(scenario: Scenario, *, kills: bool, limit: int) -> Iterator[Report]:
+def explorations(scenario: Scenario, *, kills: bool, limit: int, judged: Callable[[World], object] = judge) -> Iterator[Report]:
     """Explore a scenario without deaths, or with each front end dead before its first change, its second, and so on."""
     if not kills:
-        yield Explorer(scenario, judge, limit=limit, on_progress=show).explore()
+        yield Explorer(scenario, judged, limit=limit, on_progress=show).explore()
         return
     for victim in range(len(scenario.scripts)):
         changes = 0
         while True:
-            report = Explorer(scenario, judge, kills={victim: changes}, limit=limit, on_progress=show).explore()
+            report = Explorer(scenario, judged, kills={victim: changes}, limit=limit, on_progress=show).explore()
             if not report.deaths:
                 break  # it never makes so many
             yield report
@@ -58,14 +59,17 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=1, help="how many of them")
     parser.add_argument("--front-ends", type=int, default=3)
     parser.add_argument("--deaths", type=int, default=1, help="front ends that die in each walk")
+    parser.add_argument("--grain", type=int, default=4, help="operations are torn at multiples of so many bytes; 0: not at all")
     options = parser.parse_args()
     if options.random:
         swarm = Swarm()
         swarm.run(
             range(options.seed, options.seed + options.count),
-            lambda seed: Walk(seed, front_ends=options.front_ends, kills=options.deaths), judge,
+            lambda seed: Walk(seed, front_ends=options.front_ends, kills=options.deaths, grain_bytes=options.grain), judge,
         )  # fmt: skip
-        print(json.dumps({"walks": swarm.walks, "events": swarm.events, "outcomes": len(swarm.outcomes), "seconds": round(swarm.seconds, 2)}))
+        print(
+            json.dumps({"walks": swarm.walks, "events": swarm.events, "outcomes": len(swarm.outcomes), "seconds": round(swarm.seconds, 2)})
+        )
         return
     for name in options.scenario or SCENARIOS:
         for report in explorations(SCENARIOS[name], kills=options.kills, limit=options.limit):

@@ -20,7 +20,6 @@ from tests.exploration.scenarios import Scenario
 from tests.exploration.world import DOORBELL_SHIFT, STEP_BIT, Choice, Kind, World
 
 
-
 def are_dependent(one: Choice, other: Choice) -> bool:
     """Whether it matters which of two comes first, if both orders are possible."""
     first, second = one.kind, other.kind
@@ -125,7 +124,7 @@ class Explorer:
             self.report.runs += 1
             self.report.longest = max(self.report.longest, len(self.events))
             self.report.outcomes.add(self.judge(world))
-            self.report.deaths += any(client.is_dead for client in world.clients)
+            self.report.deaths += world.killed > 0
         except AssertionError as error:
             error.add_note(f"scenario {self.scenario.name}, kills {self.kills}, order:\n{self.told()}")
             raise
@@ -198,10 +197,13 @@ class Explorer:
     # ------------------------------------------------------------------- races
 
     def _depend(self, one: Choice, other: Choice) -> bool:
-        if self.kills and one.client == other.client and one.client in self.kills:
-            # Which of them is the last that it makes before its death matters.
-            if Kind.READ < one.kind < Kind.BEGIN and Kind.READ < other.kind < Kind.BEGIN:
-                return True
+        if (
+            one.client == other.client
+            and one.client in self.kills
+            and Kind.READ < one.kind < Kind.BEGIN
+            and Kind.READ < other.kind < Kind.BEGIN
+        ):
+            return True  # which of them is the last that it makes before its death matters
         return are_dependent(one, other)
 
     def _note(self, choice: Choice, frontier: int, number: int) -> None:
@@ -213,7 +215,9 @@ class Explorer:
             required = self.doorbell_frontiers[choice.client][identity >> DOORBELL_SHIFT]
             for index, earlier in enumerate(events):
                 if (
-                    earlier.client == choice.client and earlier.queue == choice.queue and earlier.key < choice.key
+                    earlier.client == choice.client
+                    and earlier.queue == choice.queue
+                    and earlier.key < choice.key
                     and must_follow(choice, earlier)
                 ):
                     required |= before[index] | 1 << index

@@ -7,8 +7,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from tests.exploration.scenarios import COLLECT, K, SMALL, TWO_PAGES, Scenario, Step, step
-from tests.exploration.world import Choice, World
+from tests.exploration.scenarios import COLLECT, SMALL, TWO_PAGES, K, Scenario, Step, step
+from tests.exploration.world import Choice, World, layout_of
+from tests.storage.pools import PAGE_BYTES
 
 KEYS = (K, b"yek", b"c")
 STEPS_LIMIT = 20_000  # of one run
@@ -23,7 +24,7 @@ class Walk:
     front_ends: int = 3
     steps: int = 6
     kills: int = 1
-    tears: bool = True
+    grain_bytes: int = 4  # READs and WRITEs are torn at multiples of it; 0: not at all
     binding_bits: int = 8
     version_bits: int = 14
     names: tuple[str, ...] = NAMES
@@ -52,7 +53,7 @@ class Walk:
         scenario = self.scenario()
         victims = choose.sample(range(self.front_ends), min(self.kills, self.front_ends - 1))
         kills = {number: choose.randrange(60) for number in victims}
-        world = World(scenario, kills, self.cuts(choose, scenario) if self.tears else None)
+        world = World(scenario, kills, self.cuts(choose, scenario) if self.grain_bytes else None)
         self.chosen = []
         favourite, events = 0, 0
         try:
@@ -79,13 +80,13 @@ class Walk:
         favoured = [number for number, choice in enumerate(choices) if choice.client == favourite]
         return choose.choice(favoured) if favoured and choose.random() < 0.8 else choose.randrange(len(choices))
 
-    @staticmethod
-    def cuts(choose: random.Random, scenario: Scenario) -> list[int]:
-        """Return places of the pool, multiples of four, at which operations are torn: in the index, and some in the pages."""
-        layout = World(scenario).layout
-        index = range(layout["sets"], layout["sets"] + layout["set_count"] * 128, 4)
-        pages = range(layout["pages"], layout["pages"] + layout["page_count"] * 65536, 4)
-        return sorted({*choose.sample(index, len(index) // 4), *choose.sample(pages, 200), *(page + 132 for page in pages[:: 65536 // 4])})
+    def cuts(self, choose: random.Random, scenario: Scenario) -> list[int]:
+        """Return places of the pool at which operations are torn: many in the index, some in the pages and the first cells of each."""
+        layout = layout_of(scenario.index_entries, scenario.pages)
+        index = range(layout["sets"], layout["sets"] + layout["set_count"] * 128, self.grain_bytes)
+        pages = range(layout["pages"], layout["pages"] + layout["page_count"] * PAGE_BYTES, self.grain_bytes)
+        heads = [page + 128 + self.grain_bytes * choose.randrange(64) for page in range(pages.start, pages.stop, PAGE_BYTES)]
+        return sorted({*choose.sample(index, len(index) // 3), *choose.sample(pages, 100), *heads})
 
 
 @dataclass
@@ -105,7 +106,8 @@ class Swarm:
             try:
                 self.events += walk.play(lambda world: self.outcomes.add(judge(world)))
             except AssertionError as error:
-                error.add_note(f"{walk!r} fails; replay: python -m tests.exploration --random --seed {seed}")
+                options = f"--seed {seed} --front-ends {walk.front_ends} --deaths {walk.kills} --grain {walk.grain_bytes}"
+                error.add_note(f"replay: python -m tests.exploration --random {options}")
                 prefix = shrink(walk, judge)
                 error.add_note(f"its first {prefix} events at random, then always the first that may happen, fail too")
                 raise

@@ -39,7 +39,9 @@ class Scenario:
     @property
     def keys(self) -> tuple[bytes, ...]:
         """Every key that is named."""
-        named = [key for _, step in self.setup for key in step.keys] + [key for script in self.scripts for step in script for key in step.keys]
+        named = [key for _, step in self.setup for key in step.keys] + [
+            key for script in self.scripts for step in script for key in step.keys
+        ]
         return tuple(dict.fromkeys(named))
 
 
@@ -88,59 +90,174 @@ def scenario(name: str, why: str, setup: tuple[tuple[int, Step], ...], *scripts:
     SCENARIOS[name] = replace(Scenario(name, why, setup, scripts), **options)  # type: ignore[arg-type]
 
 
-scenario("set-set", "two inserts of one key: one slot remains", WARM, (step("write", K),), (step("write", K),))
+scenario("set-set", "two inserts of one key: one slot remains", WARM, (step("write", K),), (step("write", K),), doorbells_limit=6)
 scenario("set-get", "a reader beside an insert", WARM, (step("write", K),), (step("read", K), step("read", K)))
-scenario("setnx-setnx", "exactly one winner", WARM, (step("write_nx", K),), (step("write_nx", K),))
-scenario("setnx-set", "the winner is told apart from an overwrite", WARM, (step("write_nx", K),), (step("write", K),))
+scenario("setnx-setnx", "exactly one winner", WARM, (step("write_nx", K),), (step("write_nx", K),), doorbells_limit=6)
+scenario("setnx-set", "the winner is told apart from an overwrite", WARM, (step("write_nx", K),), (step("write", K),), doorbells_limit=6)
 scenario("del-setnx", "an insert beside the removal of what was there", THERE, (step("delete", K),), (step("write_nx", K),))
-scenario("del-setnx-get", "the same, and a look afterwards", THERE, (step("delete", K), step("read", K)), (step("write_nx", K),), is_small=False)
-scenario("del-get", "the cell is used again for another key", THERE, (step("delete", K), COLLECT, step("write", b"yek")), (step("read", K),))
+scenario(
+    "del-setnx-get", "the same, and a look afterwards", THERE, (step("delete", K), step("read", K)), (step("write_nx", K),), is_small=False
+)
+scenario(
+    "del-get", "the cell is used again for another key", THERE, (step("delete", K), COLLECT, step("write", b"yek")), (step("read", K),)
+)
 scenario("del-del", "one of them removed it", THERE, (step("delete", K),), (step("delete", K),))
-scenario("overwrite-get", "the old cell holds another value before its reader comes",
-         THERE, (step("write", K), COLLECT, step("write", b"yek")), (step("read", K),))  # fmt: skip
-scenario("overwrite-get-known", "the same with a remembered location",
-         THERE_AND_KNOWN, (step("write", K), COLLECT, step("write", b"yek")), (step("read", K),))  # fmt: skip
-scenario("overwrite-del-get-known", "a remembered location after overwrite, removal and another key in the slot",
-         THERE_AND_KNOWN, (step("write", K), step("delete", K), step("write", b"yek")), (step("read", K),))  # fmt: skip
+scenario(
+    "overwrite-get",
+    "the old cell holds another value before its reader comes",
+    THERE,
+    (step("write", K), COLLECT, step("write", b"yek")),
+    (step("read", K),),
+)
+scenario(
+    "overwrite-get-known",
+    "the same with a remembered location",
+    THERE_AND_KNOWN,
+    (step("write", K), COLLECT, step("write", b"yek")),
+    (step("read", K),),
+)
+scenario(
+    "overwrite-del-get-known",
+    "a remembered location after overwrite, removal and another key in the slot",
+    THERE_AND_KNOWN,
+    (step("write", K), step("delete", K), step("write", b"yek")),
+    (step("read", K),),
+)
 PAGED = (*WARM, (0, step("write", K, length=TWO_PAGES)))
-scenario("paged-overwrite-get", "pages are used again while a reader follows the page list",
-         PAGED, (step("write", K, length=TWO_PAGES), COLLECT, step("write", b"yek", length=TWO_PAGES)), (step("read", K),),
-         pages=12)  # fmt: skip
-scenario("paged-del-get", "the same after a removal",
-         PAGED, (step("delete", K), COLLECT, step("write", b"yek", length=TWO_PAGES)), (step("read", K),), pages=12)  # fmt: skip
-scenario("paged-overwrites", "two that replace pages free the old ones once", PAGED,
-         (step("write", K, length=TWO_PAGES), COLLECT), (step("write", K), COLLECT), pages=12)  # fmt: skip
-scenario("overwrite-overwrite", "no update is lost and none is freed twice", THERE, (step("write", K), COLLECT), (step("write", K), COLLECT))
+scenario(
+    "paged-overwrite-get",
+    "pages are used again while a reader follows the page list",
+    PAGED,
+    (step("write", K, length=TWO_PAGES), COLLECT, step("write", b"yek", length=TWO_PAGES)),
+    (step("read", K),),
+    pages=12,
+)
+scenario(
+    "paged-del-get",
+    "the same after a removal",
+    PAGED,
+    (step("delete", K), COLLECT, step("write", b"yek", length=TWO_PAGES)),
+    (step("read", K),),
+    pages=12,
+)
+scenario(
+    "paged-overwrites",
+    "two that replace pages free the old ones once",
+    PAGED,
+    (step("write", K, length=TWO_PAGES), COLLECT),
+    (step("write", K), COLLECT),
+    pages=12,
+)
+scenario(
+    "overwrite-overwrite", "no update is lost and none is freed twice", THERE, (step("write", K), COLLECT), (step("write", K), COLLECT)
+)
 scenario("swap-swap", "each value is handed out once", THERE, (step("swap", K),), (step("swap", K),))
-scenario("replace-replace", "of two with one token one wins", (*THERE, (0, step("read", K)), (1, step("read", K))),
-         (step("replace", K),), (step("replace", K),))  # fmt: skip
-scenario("expire-del", "an expiry does not bring a removed value back", (*THERE, (0, step("read", K))),
-         (step("expire", K),), (step("delete", K),))  # fmt: skip
-scenario("expire-overwrite", "nor the old value under a new one", (*THERE, (0, step("read", K))),
-         (step("expire", K),), (step("write", K),))  # fmt: skip
+scenario(
+    "replace-replace",
+    "of two with one token one wins",
+    (*THERE, (0, step("read", K)), (1, step("read", K))),
+    (step("replace", K),),
+    (step("replace", K),),
+)
+scenario(
+    "expire-del",
+    "an expiry does not bring a removed value back",
+    (*THERE, (0, step("read", K))),
+    (step("expire", K),),
+    (step("delete", K),),
+)
+scenario("expire-overwrite", "nor the old value under a new one", (*THERE, (0, step("read", K))), (step("expire", K),), (step("write", K),))
 scenario("flush-set", "a write beside a flush is before it or after it", THERE, (step("flush"),), (step("write", K), step("read", K)))
-scenario("flush-setnx", "never two winners, and no winner beside a value", THERE, (step("flush"), step("exists", K)), (step("write_nx", K),))
-scenario("flush-setnx-absent", "seen before the flush is gone after it", WARM,
-         (step("exists", K), step("flush"), step("exists", K)), (step("write_nx", K),))  # fmt: skip
-scenario("flush-get", "a flushed value is not seen afterwards", THERE, (step("flush"), step("write", b"yek")), (step("read", K), step("read", K)))
-scenario("match-del", "each block named was there at some instant",
-         (*WARM, *((0, step("write", key)) for key in (b"a", b"b", b"c"))),
-         (step("delete", b"b"), step("delete", b"a")), (step("exists", b"a", b"b", b"c"),))  # fmt: skip
+scenario(
+    "flush-setnx", "never two winners, and no winner beside a value", THERE, (step("flush"), step("exists", K)), (step("write_nx", K),)
+)
+scenario(
+    "flush-setnx-absent",
+    "seen before the flush is gone after it",
+    WARM,
+    (step("exists", K), step("flush"), step("exists", K)),
+    (step("write_nx", K),),
+)
+scenario(
+    "flush-get", "a flushed value is not seen afterwards", THERE, (step("flush"), step("write", b"yek")), (step("read", K), step("read", K))
+)
+scenario(
+    "match-del",
+    "each block named was there at some instant",
+    (*WARM, *((0, step("write", key)) for key in (b"a", b"b", b"c"))),
+    (step("delete", b"b"), step("delete", b"a")),
+    (step("exists", b"a", b"b", b"c"),),
+)
 KNOWN = (b"a", b"b", b"c", b"d")
-scenario("match-known-del", "the same for blocks whose places are remembered",
-         (*WARM, *((0, step("write", key)) for key in KNOWN), (1, step("exists", *KNOWN)), (1, step("exists", *KNOWN))),
-         (step("delete", b"b"), step("write", b"b")), (step("exists", *KNOWN), step("exists", *KNOWN)))  # fmt: skip
-scenario("evict-get", "what is evicted for pages is not read any more",
-         (*WARM, (0, step("write", K, length=TWO_PAGES)), (0, step("write", b"big", length=3 * PAGE_BYTES))),
-         (step("write", b"new", length=TWO_PAGES),), (step("read", K),), policy="allkeys-random", pages=8, is_small=False)  # fmt: skip
-scenario("evict-overwrite", "an evictor takes exactly what it looked at",
-         (*WARM, (0, step("write", K, length=TWO_PAGES)), (0, step("write", b"big", length=3 * PAGE_BYTES))),
-         (step("write", b"new", length=TWO_PAGES),), (step("write", K),), policy="allkeys-random", pages=8, is_small=False)  # fmt: skip
-scenario("full-index", "both make room in one full set", (*WARM, *((0, step("write", b"f%d" % number)) for number in range(5))),
-         (step("write", b"x"),), (step("write", b"y"),), policy="allkeys-random", is_small=False)  # fmt: skip
-scenario("overflow", "two that put a key away from a full home at once", FULL_HOME, (step("write", X),), (step("write", Y),), index_entries=14)
-scenario("overflow-del", "an overflow word is raised and lowered at once, and a reader follows it", (*FULL_HOME, (0, step("write", X))),
-         (step("delete", X),), (step("write", Y), step("read", X)), index_entries=14)  # fmt: skip
-scenario("overflow-home", "one key inserted away from home and at home at once", FULL_HOME,
-         (step("delete", HERE[0]), step("write", X)), (step("write_nx", X),), index_entries=14, is_small=False)  # fmt: skip
+scenario(
+    "match-known-del",
+    "the same for blocks whose places are remembered",
+    (*WARM, *((0, step("write", key)) for key in KNOWN), (1, step("exists", *KNOWN)), (1, step("exists", *KNOWN))),
+    (step("delete", b"b"), step("write", b"b")),
+    (step("exists", *KNOWN), step("exists", *KNOWN)),
+    is_small=False,
+)
+scenario(
+    "evict-get",
+    "what is evicted for pages is not read any more",
+    (*WARM, (0, step("write", K, length=TWO_PAGES)), (0, step("write", b"big", length=3 * PAGE_BYTES))),
+    (step("write", b"new", length=TWO_PAGES),),
+    (step("read", K),),
+    policy="allkeys-random",
+    pages=8,
+    is_small=False,
+)
+scenario(
+    "evict-overwrite",
+    "an evictor takes exactly what it looked at",
+    (*WARM, (0, step("write", K, length=TWO_PAGES)), (0, step("write", b"big", length=3 * PAGE_BYTES))),
+    (step("write", b"new", length=TWO_PAGES),),
+    (step("write", K),),
+    policy="allkeys-random",
+    pages=8,
+    is_small=False,
+)
+scenario(
+    "full-index",
+    "both make room in one full set",
+    (*WARM, *((0, step("write", b"f%d" % number)) for number in range(5))),
+    (step("write", b"x"),),
+    (step("write", b"y"),),
+    policy="allkeys-random",
+    is_small=False,
+)
+scenario(
+    "overflow",
+    "two that put a key away from a full home at once",
+    FULL_HOME,
+    (step("write", X),),
+    (step("write", Y),),
+    index_entries=14,
+    doorbells_limit=7,
+)
+scenario(
+    "overflow-del",
+    "an overflow word is raised and lowered at once, and a reader follows it",
+    (*FULL_HOME, (0, step("write", X))),
+    (step("delete", X),),
+    (step("write", Y), step("read", X)),
+    index_entries=14,
+)
+scenario(
+    "overflow-home",
+    "one key inserted away from home and at home at once",
+    FULL_HOME,
+    (step("delete", HERE[0]), step("write", X)),
+    (step("write_nx", X),),
+    index_entries=14,
+    doorbells_limit=9,
+    is_small=False,
+)
 scenario("claim", "both claim their first pages", (), (step("write", b"x"),), (step("write", b"y", length=TWO_PAGES),), is_small=False)
+scenario(
+    "claim-dirty",
+    "a page is claimed for cells that another value's bytes are still in",
+    ((0, step("write", K, length=TWO_PAGES)), (0, step("delete", K)), (0, COLLECT), *WARM),
+    (step("write", b"x", length=700),),
+    (step("read", b"x"),),
+)

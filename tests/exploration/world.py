@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import IntEnum
 from functools import lru_cache
@@ -14,7 +15,7 @@ from storage.engine import Engine
 from storage.fabric import waiting
 from storage.fabric.sim import SimulatedFabric
 from storage.interface import Condition, Status
-from storage.pool import Pool
+from storage.pool import Pool, PoolError
 from storage.store import Store
 from tests.exploration.scenarios import Scenario, Step
 from tests.storage.histories import ABSENT, Call
@@ -103,6 +104,13 @@ def pool_bytes(index_entries: int, pages: int) -> int:
     return before_pages + pages * (PAGE_BYTES + 8) + PAGE_BYTES
 
 
+@lru_cache
+def layout_of(index_entries: int, pages: int) -> dict[str, int]:
+    """Return where everything lies in such a pool."""
+    fabric = SimulatedFabric(pool_bytes(index_entries, pages))
+    return Pool.format(fabric, index_entries=index_entries, secret=bytes(16)).layout()
+
+
 class World:
     """One run of a scenario. ``kills``: how many changes of the pool each front end named there lives to make."""
 
@@ -114,6 +122,7 @@ class World:
         self.sizes: dict[int, int] = {}
         self.errors: list[AssertionError] = []
         self.registry = Registry()
+        self.killed = 0
         self.first_fabric = SimulatedFabric(pool_bytes(scenario.index_entries, scenario.pages))
         pool = Pool.format(
             self.first_fabric, index_entries=scenario.index_entries, secret=bytes(16), binding_bits=scenario.binding_bits,
@@ -141,7 +150,7 @@ class World:
     # ----------------------------------------------------------------- scripts
 
     @staticmethod
-    def _note_over(client: Client) -> object:
+    def _note_over(client: Client) -> Callable[[greenlet], object]:
         def note(stack: greenlet) -> None:
             client.stack = stack
 
@@ -156,7 +165,7 @@ class World:
                 if client.is_dead:
                     return
             client.is_over = True
-        except OSError:  # the fabric of a dead one is lost
+        except (OSError, PoolError):  # the fabric of a dead one is lost
             if not client.is_dead:
                 raise
         except AssertionError as error:
@@ -273,7 +282,7 @@ class World:
         return found
 
     def perform(self, choice: Choice) -> tuple[Choice, bool]:
-        """Let it happen. Return it with what it did, and whether its front end went on: its next doorbells come after the whole of that one."""
+        """Let it happen. Return it with what it did, and whether its front end went on: what it posts next comes after that doorbell."""
         client = self.clients[choice.client]
         if choice.kind in (Kind.BEGIN, Kind.END):
             client.waits_for = None
@@ -292,6 +301,7 @@ class World:
     def bury(self) -> list[Client]:
         """Those who could not end are dead now, and nothing of theirs happens any more; who they are."""
         dead = [client for client in self.clients if client.mutations == client.mutations_limit and client.fabric.pending]
+        self.killed = len(dead)
         self.end_stacks(dead)
         return dead
 

@@ -1,0 +1,121 @@
+"""Every order of two front ends' operations on tiny pools, with and without a death, and random walks of three and more."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from storage.interface import Status
+from tests.exploration.__main__ import explorations
+from tests.exploration.aftermath import Outcome, judge, judge_recovered
+from tests.exploration.explorer import Explorer, Report
+from tests.exploration.random_walk import Swarm, Walk, shrink
+from tests.exploration.scenarios import SCENARIOS
+from tests.exploration.world import World
+
+SMALL = [name for name, scenario in SCENARIOS.items() if scenario.is_small]
+MORE_DOORBELLS = 2  # in long runs: one more attempt of an insert that another keeps from ending
+
+
+def explored(name: str, *, limit: int = 1_000_000) -> Report:
+    """Explore without deaths, to the end."""
+    report = Explorer(SCENARIOS[name], judge, limit=limit).explore()
+    assert report.is_complete
+    assert report.runs > 2
+    return report
+
+
+def answers_of(report: Report) -> set[tuple[object, ...]]:
+    """Return the answers of the scripts' calls in every outcome, setup left out."""
+    scenario = SCENARIOS[report.scenario]
+    before = sum(len(step.keys) if step.name == "exists" else 1 for _, step in scenario.setup)
+    return {outcome.answers[before:] for outcome in report.outcomes if isinstance(outcome, Outcome)}
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_every_order(name: str) -> None:
+    explored(name)
+
+
+def test_of_two_that_insert_if_absent_each_may_win_and_only_one() -> None:
+    assert answers_of(explored("setnx-setnx")) == {(Status.OK, Status.PRESENT), (Status.PRESENT, Status.OK)}
+
+
+def test_of_two_that_delete_each_may_be_the_one() -> None:
+    assert answers_of(explored("del-del")) == {(1, 0), (0, 1)}
+
+
+def test_nothing_random_happens_that_exploration_has_not_seen() -> None:
+    """The reduction leaves out orders, never an outcome."""
+    for name in ("del-setnx-get", "overwrite-get", "flush-setnx-absent"):
+        found = {values_and_sorted_answers(outcome) for outcome in explored(name).outcomes}
+        for seed in range(150):
+            choose = random.Random(seed)
+            world = World(SCENARIOS[name])
+            try:
+                while choices := world.choices():
+                    world.perform(choose.choice(choices))
+                assert values_and_sorted_answers(judge(world)) in found
+            finally:
+                world.close()
+
+
+def values_and_sorted_answers(outcome: object) -> tuple[object, ...]:
+    """Return what does not depend on which of two calls began first."""
+    assert isinstance(outcome, Outcome)
+    return outcome.values, tuple(sorted(map(repr, outcome.answers)))
+
+
+@pytest.mark.parametrize("judge_of_dead", [judge, judge_recovered])
+@pytest.mark.parametrize("name", ["set-get", "del-setnx", "overwrite-get", "overwrite-overwrite", "claim-dirty", "expire-del"])
+def test_a_death_before_every_change(name: str, judge_of_dead: Callable[[World], object]) -> None:
+    """What the dead one held is back, by adoption or by recovery; what it had acknowledged is there."""
+    deaths = 0
+    for report in explorations(SCENARIOS[name], kills=True, limit=60, judged=judge_of_dead):
+        deaths += report.deaths
+    assert deaths > 20
+
+
+@pytest.mark.parametrize("kills", [0, 1, 2])
+def test_random_walks_of_three(kills: int) -> None:
+    swarm = Swarm()
+    swarm.run(range(1, 80), lambda seed: Walk(seed, kills=kills), judge)
+    assert swarm.walks == 79
+
+
+def test_a_walk_that_fails_is_cut_to_its_beginning() -> None:
+    walk = Walk(1, kills=0)
+
+    def refuse_the_third_call(world: World) -> None:
+        assert len([call for call in world.history if call.end]) < 10, "so many calls ended"
+
+    with pytest.raises(AssertionError, match="so many"):
+        walk.play(refuse_the_third_call)
+    assert shrink(walk, refuse_the_third_call) == 0  # it fails whatever is chosen
+    assert walk.play(judge) > 100
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", list(SCENARIOS))
+def test_every_order_long(name: str) -> None:
+    scenario = SCENARIOS[name]
+    explored_scenario = replace(scenario, doorbells_limit=scenario.doorbells_limit + MORE_DOORBELLS)
+    Explorer(explored_scenario, judge, limit=60_000).explore()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("judge_of_dead", [judge, judge_recovered])
+@pytest.mark.parametrize("name", list(SCENARIOS))
+def test_a_death_before_every_change_long(name: str, judge_of_dead: Callable[[World], object]) -> None:
+    for report in explorations(SCENARIOS[name], kills=True, limit=500, judged=judge_of_dead):
+        assert report.runs
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("kills", [0, 1, 2, 3])
+@pytest.mark.parametrize("grain_bytes", [4, 8, 0])
+def test_random_walks_of_four_long(kills: int, grain_bytes: int) -> None:
+    Swarm().run(range(1_000, 3_000), lambda seed: Walk(seed, front_ends=4, kills=kills, grain_bytes=grain_bytes), judge)
