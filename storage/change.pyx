@@ -662,8 +662,9 @@ cdef void after_reserve(Engine engine, Batch batch, Request *request) noexcept n
                 return
         elif word_state(words[0]) == STATE_RESERVED:
             if number < mine:
-                request.lower_seen += 1
-                if request.lower_seen < 2:
+                # One that has not moved since the last look is slow or dead. Any other makes progress, and the lowest wins.
+                if words[0] != request.lower_word:
+                    request.lower_word = words[0]
                     release_reservation(engine, request)
                     engine.restart(batch, request)
                     return

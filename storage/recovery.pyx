@@ -32,6 +32,7 @@ from storage.words cimport (
     CELL_HAS_PARENT,
     CELL_LIST_PAGE,
     CELL_PAGED,
+    CHANGE_COUNTERS,
     COUNTS_BYTES,
     FRONT_END_ROW_BYTES,
     HAZARDS_PER_ROW,
@@ -220,6 +221,7 @@ cdef class Recovery:
     cdef int empty_hazards(self) except -1:
         """Nobody reads any more. This front end is the only one, so the high-water mark falls to it."""
         cdef uint64_t mark = 0
+        cdef uint64_t counters[CHANGE_COUNTERS]
         cdef uint64_t wanted = <uint64_t>self.pool.front_end + 1, rows
         self.empty(self.pool.geometry.hazards, <uint64_t>MAX_FRONT_ENDS * HAZARDS_PER_ROW * 8)
         self.pool.read_into(self.pool.geometry.globals + GLOBAL_HIGH_WATER, &mark, 8)
@@ -228,6 +230,15 @@ cdef class Recovery:
             self.flush_swaps()
         # What earlier front ends counted; what is kept is counted anew.
         self.empty(self.pool.geometry.counts, (MAX_FRONT_ENDS + 1) * MAX_DATABASES * COUNTS_BYTES)
+        # A change that died between its two counts: nobody is in the middle of one now.
+        self.pool.read_into(self.pool.geometry.counters, counters, sizeof(counters))
+        for rows in range(CHANGE_COUNTERS):
+            if <uint32_t>counters[rows] != <uint32_t>(counters[rows] >> 32):
+                self.swap(
+                    self.pool.geometry.counters + rows * 8, counters[rows],
+                    (<uint64_t><uint32_t>counters[rows] << 32) | <uint32_t>counters[rows],
+                )
+        self.flush_swaps()
         # Nobody else is: rows that say so were their last users' who died.
         data = self.pool.read(self.pool.geometry.front_ends, MAX_FRONT_ENDS * FRONT_END_ROW_BYTES)
         for rows in range(MAX_FRONT_ENDS):

@@ -462,7 +462,7 @@ def test_check_snapshot_says_what_is_there_and_what_is_wrong(servers: Servers, f
 def test_what_one_worker_knows_of_a_save_another_takes_over() -> None:
     log = get_logger("persistence")
     one, other = Persistence(Config(), log, lambda: 40), Persistence(Config(), log, lambda: 40)
-    one.apply({"in_progress": True, "begun_s": time.time(), "keys_done": 3, "keys_total": 9, "changes_at_save": 33, "unknown": 1})
+    one.apply({"in_progress": True, "begun_s": time.time(), "keys_done": 3, "keys_total": 9, "saves": 0, "changes": 7, "unknown": 1})
     seen: list[bool] = []
     other.on_change = lambda state: seen.append(state.in_progress)
     other.apply(one.state())
