@@ -56,7 +56,7 @@ class Service:
     def store(self, pool: Pool, *, alone: bool) -> Store:
         store = Store(pool, "noeviction")
         store.set_clock(NOW_MS)
-        store.share(self.proofs, alone=alone)
+        store.cluster.nodes[0].share(self.proofs, alone=alone)
         return store
 
     def kill(self, store: Store) -> None:
