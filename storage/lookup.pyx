@@ -253,16 +253,22 @@ cdef void locate_payload(Request *request) noexcept nogil:
 
 cdef void after_cell(Engine engine, Batch batch, Request *request) noexcept nogil:
     cdef CellHeader *header = <CellHeader *>request.cell
-    cdef uint64_t *words
+    cdef bint is_whole, is_own
     engine.release_hazard(batch, request)
     if request.checked_word != request.word:
         engine.restart(batch, request)
         return
-    if not parse_cell(request, request.slot, request.word):
+    is_whole = parse_cell(request, request.slot, request.word)
+    is_own = is_whole and same_key(request, header, request.cell + cell_prefix_bytes(header))
+    if request.is_remembered and not is_own:
+        # The word came back with another key (or the cell is damaged): no set was read yet, so there is no next candidate.
+        engine.restart(batch, request)
+        return
+    if not is_whole:
         engine.counts.damaged += 1
         engine.finish(batch, request, STATUS_MISS)
         return
-    if not same_key(request, header, request.cell + cell_prefix_bytes(header)):
+    if not is_own:
         next_candidate(engine, batch, request)
         return
     locate_payload(request)
