@@ -251,7 +251,9 @@ class Connection(asyncio.Protocol):
             return handler(self, request)
         except (ControlError, VerbsError) as error:
             code = error.code if isinstance(error, ControlError) else "verbs"
-            self._server.log.notice("request refused", peer=self.peer, request=str(request.get("request"))[:32], reason=str(error))
+            # That another front end lives is asked once a second by each, and is no news.
+            say = self._server.log.debug if code == "alive" else self._server.log.notice
+            say("request refused", peer=self.peer, request=str(request.get("request"))[:32], reason=str(error))
             return {"error": str(error), "code": code}
 
     def _hello(self, _request: Message) -> Message:
