@@ -267,7 +267,7 @@ def show(result: Result, failures: list[str]) -> None:
     """Print the table."""
     verdict = "[bold red]" + "; ".join(failures) + "[/]" if failures else "[green]nothing lost, nothing wrong, nothing leaked[/]"
     nemesis = result.nemesis
-    table = Table(title=f"{verdict}: {nemesis.kills} kills, {nemesis.spared} put off, {nemesis.stop_count} stops")
+    table = Table(title=f"{verdict}\n{nemesis.kills} kills, {nemesis.spared} put off, {nemesis.stop_count} stops")
     table.add_column("figure")
     table.add_column("value", justify="right")
     for name, value in figures(result).items():
