@@ -86,6 +86,10 @@ class ServerState(Protocol):
         """Return the session layer's counts since the start."""
         ...
 
+    def changes(self) -> int:
+        """Return how often clients of this process changed a value."""
+        ...
+
     def lost_nodes(self) -> list[str]:
         """Return the names of memory nodes that do not answer."""
         ...

@@ -59,7 +59,7 @@ class Server:
         self.port = config.number("port")
         self.executable = sys.executable
         self.config_file = config.file or ""
-        self.persistence = Persistence(config, logs.get_logger("persistence"), lambda: self._changes() + service.changes_elsewhere)
+        self.persistence = Persistence(config, logs.get_logger("persistence"), lambda: self.changes() + service.changes_elsewhere)
         self.persistence.on_change = lambda _state: self._refuse_writes()
         self.persistence.on_own_change = lambda: service.tell_saves(self.persistence.state())
         self._pool: OpenedPool | None = None
@@ -171,6 +171,7 @@ class Server:
         store.share(pool.locks, alone=pool.alone)
         store.set_maxmemory(config.number("maxmemory"))
         self.persistence.begin(pool, store)
+        store.publish_counts()
         pool.ready()
         return store
 
@@ -185,7 +186,7 @@ class Server:
         self._remote.start(store)
         return store
 
-    def _changes(self) -> int:
+    def changes(self) -> int:
         """Changes of values since the start, by all clients of this process."""
         counts = self._store.counters()
         return counts["inserted"] + counts["overwritten"] + counts["deleted"]
@@ -275,7 +276,7 @@ class Server:
             self._operations_per_second = round((calls - self._operations[0]) / (now_s - self._operations[1]))
             self._operations = (calls, now_s)
             self.service.report(self)
-            self.service.tell_changes(self._changes())
+            self.service.tell_changes(self.changes())
 
     def _maintain(self, budget_ms: float) -> None:
         """Background work of the store, which may wait for memory nodes."""

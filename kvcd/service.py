@@ -62,8 +62,11 @@ class Service:
             on_client_count()
 
         def changes(message: Message) -> None:
-            first, _ = self._changes.get(message.sender, (message.payload, 0))
-            self._changes[message.sender] = first, message.payload
+            start_number, count = message.payload
+            # All that a younger one has changed was changed since this one began; of an older one that was asked for at the start.
+            begin = 0 if start_number > self.placement.start_number else count
+            first, _ = self._changes.get(message.sender, (begin, 0))
+            self._changes[message.sender] = first, count
 
         def gone(place: int) -> None:
             first, last = self._changes.pop(place, (0, 0))
@@ -74,7 +77,7 @@ class Service:
         channel.on(CLIENT_COUNT, count)
         channel.on(CHANGES, changes)
         channel.on(SAVES, lambda message: server.persistence.apply(message.payload))
-        channel.on(SAVES_ASKED, lambda _message: server.persistence.state())
+        channel.on(SAVES_ASKED, lambda _message: {"saves": server.persistence.state(), "changes": server.changes()})
         channel.on_gone = gone
 
     async def join(self, *, on_lost: Callable[[str], None]) -> None:
@@ -115,7 +118,7 @@ class Service:
         """Tell the others how much was changed here, for their save rules."""
         if not self.channel.is_alone:
             with contextlib.suppress(ConnectionError):
-                self.channel.broadcast(CHANGES, count)
+                self.channel.broadcast(CHANGES, [self.placement.start_number, count])
 
     def tell_saves(self, state: dict[str, int | float | bool]) -> None:
         """Tell the others of a save that has begun or ended here: it is the whole service's."""
@@ -128,7 +131,10 @@ class Service:
         if self.channel.is_alone:
             return None
         answers = await self.channel.ask_all(SAVES_ASKED)
-        return max((answer.payload for answer in answers), key=lambda state: (state["saves"], state["last_try_s"]), default=None)
+        for answer in answers:
+            self._changes.setdefault(answer.place, (answer.payload["changes"], answer.payload["changes"]))
+        states = [answer.payload["saves"] for answer in answers]
+        return max(states, key=lambda state: (state["saves"], state["last_try_s"]), default=None)
 
     def _tell_supervisor(self, topic: str, payload: object) -> None:
         # A supervisor that is gone needs to be told nothing: the channel's end stops this worker.

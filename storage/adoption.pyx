@@ -15,6 +15,8 @@ ticket: no batch, no unlinked value, no reader (quiescent states; McKenney and S
 none pass, so that nothing that it may still touch is used again.
 """
 
+import time
+
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp, memset
@@ -68,6 +70,8 @@ from storage.words cimport (
     word_location,
     word_state,
 )
+
+MEET_PAUSE_S = 0.005  # at start, when there is nobody to serve
 
 cdef enum:
     TABLE_CHUNK = 512      # page words of one READ: 4 KiB
@@ -168,6 +172,23 @@ cdef class Adoption:
             if rows[number * 8] & 1 and rows[number * 8 + ROW_TICKET // 8] < self.awaited:
                 return False
         return True
+
+    def meet(self, double deadline_s) -> bool:
+        """Wait until every living front end has looked up since now, and so has written down what it counted; blocks.
+
+        Who is alone writes nothing down, so this is for the second that comes. False when somebody did not look up in time.
+        """
+        cdef double end_s = time.monotonic() + deadline_s
+        self.engine.publish_counts(NULL)
+        if not self._ask_for_grace():
+            return False
+        while True:
+            self.attend()
+            if self._has_passed():
+                return True
+            if time.monotonic() > end_s:
+                return False
+            time.sleep(MEET_PAUSE_S)
 
     # ------------------------------------------------------------------- sweep
 

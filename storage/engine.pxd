@@ -53,7 +53,7 @@ cdef struct EngineCounts:
 
 # A front end's counts of one database, as they lie in the pool. A negative number is what it deleted of what others had counted.
 cdef struct DatabaseCounts:
-    uint64_t epoch      # lower half; the upper half of database 0's: how many changes were counted
+    uint64_t epoch      # lower half; the upper half of database 0's: how often this front end has written its counts
     int64_t keys
     int64_t expires
     int64_t stored_bytes
@@ -86,7 +86,8 @@ cdef class Engine:
     cdef int64_t expires[MAX_DATABASES]
     cdef int64_t stored_bytes[MAX_DATABASES]   # keys and values, without anything of ours
     cdef DatabaseCounts published[MAX_DATABASES]   # as others see it
-    cdef uint64_t published_changes
+    cdef uint64_t published_changes                # how many changes it counts
+    cdef uint64_t publications
     cdef int64_t now_ms
     cdef uint32_t database_count
     cdef uint64_t random_state

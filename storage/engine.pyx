@@ -324,6 +324,7 @@ cdef class Engine:
         cdef uint32_t i
         if self.pool.read_into(self.pool.counts_offset(self.pool.front_end, 0), self.published, sizeof(self.published)) != 0:
             return
+        self.publications = self.published[0].epoch >> 32
         for i in range(MAX_DATABASES):
             if <uint32_t>self.published[i].epoch == <uint32_t>self.pool.epochs[i]:
                 self.keys[i] = self.published[i].keys
@@ -336,6 +337,7 @@ cdef class Engine:
         memset(self.expires, 0, sizeof(self.expires))
         memset(self.stored_bytes, 0, sizeof(self.stored_bytes))
         memset(self.published, 0, sizeof(self.published))
+        self.published_changes = <uint64_t>-1  # what is counted anew is to be written even if nothing changes
 
     cdef uint64_t changes(self) noexcept nogil:
         """How often something was counted."""
@@ -353,10 +355,11 @@ cdef class Engine:
         if changes == self.published_changes:
             return
         self.published_changes = changes
+        self.publications += 1
         for i in range(self.database_count):
             epoch = <uint32_t>self.pool.epochs[i]
             if i == 0:
-                epoch |= changes << 32
+                epoch |= self.publications << 32
             if (
                 self.published[i].epoch == epoch and self.published[i].keys == self.keys[i]
                 and self.published[i].expires == self.expires[i] and self.published[i].stored_bytes == self.stored_bytes[i]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +11,9 @@ import pytest
 from storage.fabric import waiting
 from storage.fabric.sim import SimulatedFabric
 from storage.interface import Condition, Status
+from storage.opening import OpenedPool, open_pool
 from storage.pool import Pool
+from storage.recovery import recover
 from storage.staging import StagedValue
 from storage.store import Store
 from tests.storage.pools import NOW_MS, PAGE_BYTES, finish, make_pool, pages_used
@@ -56,7 +59,7 @@ class Service:
     def store(self, pool: Pool, *, alone: bool) -> Store:
         store = Store(pool, "noeviction")
         store.set_clock(NOW_MS)
-        store.share(self.proofs, alone=alone)
+        store.cluster.nodes[0].share(self.proofs, alone=alone)
         return store
 
     def kill(self, store: Store) -> None:
@@ -410,3 +413,30 @@ def test_rows_above_the_last_front_end_are_not_looked_at_any_more() -> None:
     service.proofs.dead.clear()
     service.enter(4)
     assert struct.unpack("<I", one.pool.read(high_water, 4))[0] == 5
+
+
+def test_what_was_recovered_is_counted_for_the_others_before_anything_changes(tmp_path: Path) -> None:
+    where = f"file:{tmp_path / 'pool'}"
+
+    def opened() -> tuple[OpenedPool, Store]:
+        pool = open_pool(where, pool_size_bytes=8 << 20, index_entries=700, log=lambda *_, **__: None)
+        store = Store(pool.pool, "noeviction")
+        if pool.recovered:
+            recover(store)
+        store.cluster.nodes[0].share(pool.locks, alone=pool.alone)
+        store.publish_counts()
+        pool.ready()
+        return pool, store
+
+    first, store = opened()
+    for number in range(5):
+        write(store, b"key%d" % number, b"value")
+    first.close()
+    pools = [opened() for _ in range(3)]
+    for _ in range(60):
+        for _pool, store in pools:
+            store.maintain(1000.0)
+    write(pools[2][1], b"one more", b"value")
+    assert [store.database_size(0).keys for _pool, store in pools] == [6, 6, 6]
+    for pool, _store in pools:
+        pool.close()

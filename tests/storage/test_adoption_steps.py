@@ -55,7 +55,7 @@ class Scene:
         self.keeper = keeper
         for store in (keeper, self.doomed.store, self.adopter.store, self.witness.store):
             store.set_clock(NOW_MS)
-            store.share(self.locks, alone=store is keeper)
+            store.cluster.nodes[0].share(self.locks, alone=store is keeper)
         self.clock_s = 0.0
         # Each looks once when it comes.
         self.turn((keeper, self.doomed.store, self.adopter.store, self.witness.store))
@@ -422,7 +422,7 @@ def test_whoever_has_the_number_next_is_somebody_else() -> None:
     scene.die()
     scene.locks.dead.clear()
     successor = SlowStore(scene.keeper, 1, seed=9)
-    successor.store.share(scene.locks, alone=False)
+    successor.store.cluster.nodes[0].share(scene.locks, alone=False)
     assert scene.pool.life_of(1)[1]
     assert scene.pool.life_of(1)[0] != before
     finish(successor.store.write(0, b"new", filler(PAGE_BYTES, 50)))
