@@ -23,10 +23,12 @@ from tests.crash.client import LONGEST_TTL_MS, Client
 from tests.crash.connection import Connection
 from tests.crash.ledger import Fault
 from tests.crash.nemesis import Nemesis
+from tests.crash.pages import PagesInUse, pages_in_use
 from tests.crash.service import Service, ServiceError
 from tests.crash.tally import Tally
 
 SETTLE_LIMIT_S = 20.0
+ADOPTION_LIMIT_S = 10.0
 BASELINE_S = 3.0
 LAG_PAUSE_S = 0.01
 CONNECTION_LIMIT_S = 10.0
@@ -42,16 +44,11 @@ class Result:
     audited_keys: int = 0
     keys_by_dbsize: int = 0
     keys_by_scan: int = 0
-    pages_before: int = 0
-    pages_after: int = 0
+    pages_before: PagesInUse | None = None
+    pages_after: PagesInUse | None = None
     evicted: int = 0
     damaged: int = 0
     exit_statuses: list[int] = field(default_factory=list)
-
-    @property
-    def pages_leaked(self) -> int:
-        """Pages in use after everything was deleted, beyond those that a service keeps that nobody killed."""
-        return max(0, self.pages_after - self.pages_before)
 
     def failures(self, *, may_evict: bool) -> list[str]:
         """Return what must not be."""
@@ -59,8 +56,9 @@ class Result:
         found = [f"{count} × {fault}" for fault, count in self.tally.faults.items() if fault not in tolerated]
         if self.keys_by_dbsize != self.keys_by_scan:
             found.append(f"DBSIZE {self.keys_by_dbsize}, SCAN {self.keys_by_scan}")
-        if self.pages_leaked:
-            found.append(f"{self.pages_leaked} pages leaked")
+        for when, pages in (("before any kill", self.pages_before), ("at the end", self.pages_after)):
+            if pages is not None and not pages.is_clean:
+                found.append(f"{pages.leaked} pages and {pages.cells_in_use} cells leaked {when}")
         if self.tally.unanswered:
             found.append(f"{self.tally.unanswered} pipelines never answered")
         if self.evicted and not may_evict:
@@ -141,7 +139,7 @@ async def drive(
         result = Result(tally, nemesis, seconds)
         await work(crowd, [], BASELINE_S)
         await settle(service, crowd, result)
-        result.pages_before = await pages_used(service)
+        result.pages_before = await pages_in_use(service, ADOPTION_LIMIT_S)
         tally.operations, tally.longest_ms, tally.longest_reconnection_ms, tally.reconnections = 0, 0.0, 0.0, 0
         tally.pipelines_ms.clear()
         with Progress(TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), console=console) as progress:
@@ -155,7 +153,7 @@ async def drive(
         await service.ready()
         result.audited_keys = sum(await asyncio.gather(*(client.audit() for client in crowd)))
         await settle(service, crowd, result, compare=True)
-        result.pages_after = await pages_used(service, at_most=result.pages_before)
+        result.pages_after = await pages_in_use(service, ADOPTION_LIMIT_S)
         info = await service.info()
         result.evicted, result.damaged = int(info["evicted_keys"]), int(info.get("pool_damaged", 0))
         for client in crowd:
@@ -230,19 +228,9 @@ async def scan(connection: Connection) -> set[bytes]:
             return found
 
 
-async def pages_used(service: Service, at_most: int = 0) -> int:
-    """Return the pages in use as soon as they are that few, or when they have not become fewer for the time that adoption may take."""
-    deadline_s = time.monotonic() + SETTLE_LIMIT_S / 2
-    while True:
-        used = int((await service.info())["pool_pages_used"])
-        if used <= at_most or time.monotonic() > deadline_s:
-            return used
-        await asyncio.sleep(0.2)
-
-
 def figures(result: Result) -> dict[str, Any]:
     """Return the figures by their names."""
-    tally, nemesis = result.tally, result.nemesis
+    tally, nemesis, before, after = result.tally, result.nemesis, result.pages_before, result.pages_after
     return {
         "seconds": round(result.seconds, 1),
         "kills": nemesis.kills,
@@ -261,9 +249,10 @@ def figures(result: Result) -> dict[str, Any]:
         "SCAN": result.keys_by_scan,
         "evicted": result.evicted,
         "damaged": result.damaged,
-        "pages in use when all is deleted, before": result.pages_before,
-        "pages in use when all is deleted, after": result.pages_after,
-        "pages leaked": result.pages_leaked,
+        "spare pages when all is deleted, before": before.total if before is not None else None,
+        "spare pages when all is deleted, after": after.total if after is not None else None,
+        "pages leaked": after.leaked if after is not None else None,
+        "cells leaked": after.cells_in_use if after is not None else None,
         "pipeline p50 ms": round(tally.quantile_ms(0.5), 2),
         "pipeline p99 ms": round(tally.quantile_ms(0.99), 2),
         "longest stall of a client of another worker ms": round(tally.longest_ms, 1),
@@ -276,7 +265,9 @@ def figures(result: Result) -> dict[str, Any]:
 
 def show(result: Result, failures: list[str]) -> None:
     """Print the table."""
-    table = Table(title="[bold red]" + "; ".join(failures) + "[/]" if failures else "[green]nothing lost, nothing wrong, nothing leaked[/]")
+    verdict = "[bold red]" + "; ".join(failures) + "[/]" if failures else "[green]nothing lost, nothing wrong, nothing leaked[/]"
+    nemesis = result.nemesis
+    table = Table(title=f"{verdict}\n{nemesis.kills} kills, {nemesis.spared} put off, {nemesis.stop_count} stops")
     table.add_column("figure")
     table.add_column("value", justify="right")
     for name, value in figures(result).items():

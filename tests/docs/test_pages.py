@@ -58,3 +58,15 @@ def test_what_a_page_links_to_is_there(page: Path) -> None:
 def test_a_make_target_that_a_page_names_is_there(page: Path) -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     assert set(re.findall(r"`make ([a-z-]+)", page.read_text())) - targets == set()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_a_program_that_a_page_names_is_there(page: Path) -> None:
+    for module in re.findall(r"python -m ((?:bench|kvcd|tests)[\w.]*)", page.read_text()):
+        place = ROOT / module.replace(".", "/")
+        assert place.with_suffix(".py").exists() or (place / "__main__.py").exists(), module
+
+
+def test_every_page_is_linked_from_the_first_one() -> None:
+    links = set(re.findall(r"\]\(docs/([^)#]+)", (ROOT / "README.md").read_text()))
+    assert {page.name for page in PAGES if page.parent.name == "docs"} - links == set()

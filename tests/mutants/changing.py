@@ -15,6 +15,7 @@ WORDS_TESTS = "tests/storage/test_words.py"
 CHANGE_TESTS = "tests/storage/test_change.py"
 CROWDED = f"{INTERLEAVING}::test_two_front_ends_on_crowded_sets"
 OVERFLOW = f"{BATCHES}::test_keys_that_overflow_each_other"
+LOWER = f"{CHANGE_TESTS}::test_a_reservation_in_a_lower_slot_goes_first_for_as_long_as_it_moves"
 TWIN = f"{INTERLEAVING}::test_a_twin_in_a_lower_slot"
 
 MUTANTS = (
@@ -43,6 +44,30 @@ MUTANTS = (
         "        if op.result != op.compare:\n            # It was published in between: ours must not be.",
         "        if False:\n            # It was published in between: ours must not be.",
         CHANGE_TESTS,
+    ),
+    one(
+        "lower-reservation-always-waited-for",
+        "whoever stops with a slot reserved would block the key for everybody",
+        CHANGE,
+        "                if words[0] != request.lower_word:",
+        "                if True:",
+        LOWER,
+    ),
+    one(
+        "lower-reservation-expelled-at-once",
+        "of two that insert one key each would expel the other, again and again",
+        CHANGE,
+        "                if words[0] != request.lower_word:",
+        "                if False:",
+        LOWER,
+    ),
+    one(
+        "lower-reservation-expelled-though-it-moves",
+        "one that was seen before and has begun again since makes progress: expelling it may go on for ever",
+        CHANGE,
+        "                if words[0] != request.lower_word:",
+        "                if request.lower_word == 0:",
+        LOWER,
     ),
     one(
         "tag-not-checked",

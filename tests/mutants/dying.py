@@ -134,6 +134,7 @@ MUTANTS = (
         "            if self._is_live(page_owner(word), page_incarnation(word)):\n                return True\n",
         "",
         f"{TESTS}::test_pages_of_the_living_stay_theirs",
+        limit_s=20.0,  # the pages change hands for ever
     ),
     one(
         "page-of-the-dead-taken-without-winning",

@@ -7,16 +7,18 @@ from collections.abc import Iterable
 
 import pytest
 
+from storage.cells import cell_sizes
 from storage.interface import Condition, Status
 from storage.pool import Pool
 from storage.staging import StagedValue
 from storage.store import Store
-from tests.storage.pools import NOW_MS, PAGE_BYTES, filler, finish, make_pool
+from tests.storage.pools import HEAD_BYTES, NOW_MS, PAGE_BYTES, filler, finish, make_pool
 from tests.storage.slow_motion import FREE, LIVE, RESERVED, SlowStore, states
 
 TURNS = 60
 LOOK_LIMIT_S = 10  # at least once a second a front end looks for the dead
 SMALL = 1000
+CELLS = (PAGE_BYTES - 128) // next(size for size in cell_sizes() if size >= HEAD_BYTES + 3 + SMALL)
 
 
 class Locks:
@@ -208,6 +210,35 @@ def test_a_value_that_is_being_received_keeps_its_pages() -> None:
     scene.empty()
 
 
+@pytest.mark.parametrize("steps", range(1, 6))
+def test_pages_that_are_claimed_while_the_table_is_looked_at_are_in_no_doubt(steps: int) -> None:
+    """Claimed for a large value that is being received, and not held yet: they look like what the dead left."""
+    scene = Scene()
+    store = scene.adopter.store
+    value = filler(4 * PAGE_BYTES, 2)
+    staged = StagedValue(store.staging, len(value), 3)
+
+    async def receive(_store: Store) -> int:
+        return staged.receive(value[:200_000])
+
+    scene.adopter.begin(receive)
+    for _ in range(steps):
+        if not scene.adopter.perform() and scene.adopter.go_on():
+            break
+    scene.die()
+    scene.turn((store,), 3)  # the table: now it waits for the others, and for itself
+    assert scene.adopter.end() == 200_000
+    scene.turn()
+    assert scene.counts("freed_pages") == 0
+    for number in range(20):
+        finish(scene.witness.store.write(0, b"n%d" % number, filler(PAGE_BYTES, 100 + number)))
+    staged.receive(value[200_000:])
+    assert finish(store.write(0, b"key", staged)).status == Status.OK
+    assert payload(scene.witness.store, b"key") == value
+    staged.published()
+    scene.empty()
+
+
 def test_who_unlinked_a_value_of_the_dead_frees_it_and_nobody_else_does() -> None:
     """A witness has taken it out of its slot and not freed it yet; until it has, the adopter frees nothing."""
     scene = Scene()
@@ -232,6 +263,47 @@ def test_who_unlinked_a_value_of_the_dead_frees_it_and_nobody_else_does() -> Non
         for number, key in enumerate(names):
             expected = None if base == 0 and number < 5 else filler(SMALL, base + number)
             assert payload(scene.witness.store, key) == expected, key
+    scene.empty()
+
+
+def test_who_unlinked_a_value_that_somebody_reads_lets_nobody_else_free_it() -> None:
+    """The reader begins after the first ticket, and is done before whoever unlinked the value looks again."""
+    scene = Scene()
+    adopter, witness, reader = scene.adopter.store, scene.witness.store, scene.keeper
+    finish(scene.doomed.store.write(0, b"key", filler(3 * PAGE_BYTES, 1)))
+    scene.die()
+    scene.turn((adopter,), 3)  # the table: now it waits for the others
+    scene.turn((witness, reader), 3)
+    pin = reader.pin(0, b"key")
+    assert pin is not None
+    assert finish(witness.delete(0, [b"key"])) == 1
+    scene.turn((adopter,), 3)  # the index, which names the value no more
+    scene.turn((witness,), 3)  # it must not let the second ticket pass: it has the value still to free
+    assert pin.tobytes() == filler(3 * PAGE_BYTES, 1)
+    pin.release()
+    scene.turn((reader, adopter), 3)
+    assert scene.counts("freed_pages") == 0
+    scene.turn()
+    assert scene.counts("freed_pages") == 0
+    assert scene.adopter.store.memory()["pages_payload"] == 0
+    scene.empty()
+
+
+def test_a_cell_that_others_freed_before_the_end_is_freed_once() -> None:
+    """Removed behind the first ticket, and freed, as a bit of its page, behind the adopter's last look at such bits."""
+    scene = Scene()
+    keys = [b"k%02d" % number for number in range(10)]
+    for number, key in enumerate(keys):
+        finish(scene.doomed.store.write(0, key, filler(SMALL, number)))
+    scene.die()
+    scene.turn((scene.adopter.store,), 3)  # the table: now it waits for the others
+    scene.turn((scene.witness.store, scene.keeper), 3)
+    assert finish(scene.witness.store.delete(0, keys[:5])) == 5
+    scene.turn((scene.adopter.store,), 3)  # the index: now it waits again
+    assert scene.counts("freed_cells") == 0
+    scene.turn((scene.witness.store, scene.keeper), 3)
+    scene.turn((scene.adopter.store,), 3)
+    assert scene.counts("freed_cells") == CELLS - len(keys)
     scene.empty()
 
 
@@ -304,6 +376,39 @@ def test_pages_of_the_living_stay_theirs() -> None:
     scene.die()
     scene.turn()
     assert scene.counts("adopted_pages") == 0
+    scene.empty()
+
+
+@pytest.mark.parametrize("length", [SMALL, 3 * PAGE_BYTES])
+def test_a_page_of_the_dead_has_one_heir(length: int) -> None:
+    """Two adopters have read the same page words; one claims them between the other's look and its CAS."""
+    scene = Scene()
+    words = scene.pool.layout()["page_words"]
+    keys = [b"k%d" % number for number in range(6)]
+    for number, key in enumerate(keys):
+        finish(scene.doomed.store.write(0, key, filler(length, number)))
+    used = scene.pages_used()
+    scene.die()
+    rung = 0
+
+    def interfere(operations: list[tuple[str, int, int]]) -> None:
+        nonlocal rung
+        if operations[0][0] == "CAS" and words <= operations[0][1] < words + 60 * 8 and rung == 0:
+            rung += 1
+            scene.turn((scene.witness.store,), 3)
+
+    scene.adopter.fabric.before_round = interfere
+    scene.turn((scene.adopter.store,), 3)
+    scene.adopter.fabric.before_round = None
+    assert rung == 1
+    assert scene.counts("adopted_pages") == used
+    scene.turn()
+    for number in range(20):
+        finish(scene.witness.store.write(0, b"w%d" % number, filler(SMALL, 100 + number)))
+        finish(scene.adopter.store.write(0, b"a%d" % number, filler(SMALL, 200 + number)))
+    for base, name, count in ((0, b"k%d", 6), (100, b"w%d", 20), (200, b"a%d", 20)):
+        for number in range(count):
+            assert payload(scene.keeper, name % number) == filler(length if base == 0 else SMALL, base + number), name % number
     scene.empty()
 
 

@@ -9,7 +9,7 @@ import pytest
 from storage.interface import Condition, Status
 from storage.store import Store
 from tests.storage.pools import finish, make_store, second_store
-from tests.storage.slow_motion import LIVE, RESERVED, SlowStore, simulated, states
+from tests.storage.slow_motion import LIVE, RESERVED, SlowStore, simulated, slot_offset, slot_words, states
 
 KEYS = [b"block:%02d" % number for number in range(8)]
 
@@ -48,6 +48,33 @@ def test_who_could_not_be_expelled_has_won(condition: Condition) -> None:
         assert [other, answer] == [Status.OK, Status.PRESENT]
     assert finish(second_store(first, 2).delete(0, [b"key"])) == 1
     assert finish(first.exists(0, [b"key"])) == [False]
+
+
+def test_a_reservation_in_a_lower_slot_goes_first_for_as_long_as_it_moves() -> None:
+    """Whoever makes progress is waited for; one that is as it was at the last look is slow or dead, and blocks nobody."""
+    first = make_store("sim", index_entries=7)
+    slow = SlowStore(first, 1)
+    slow.begin(lambda store: store.write(0, b"key", b"slow", condition=Condition.NX))
+    while RESERVED not in states(first):
+        slow.perform_posted()
+        assert not slow.go_on()
+        slow.perform_posted()
+    other = SlowStore(first, 2, seed=3)
+    other.begin(lambda store: store.write(0, b"key", b"other", condition=Condition.NX))
+    looks = 0
+    while looks < 5:
+        other.perform_posted()
+        if states(first)[1] == RESERVED:
+            looks += 1
+        else:
+            # As if it had given way to somebody else, and begun again.
+            word, _ = slot_words(first, 0)
+            first.pool.write(slot_offset(first, 0), (word + (1 << 18)).to_bytes(8, "little"))
+        assert not other.go_on()
+        assert states(first)[0] == RESERVED, "it was on its way"
+    assert other.end().status == Status.OK
+    assert slow.end().status == Status.PRESENT
+    assert finish(first.scan(0, 0, 100))[1] == [b"key"]
 
 
 def test_a_slot_whose_tag_somebody_else_wrote_is_not_published() -> None:

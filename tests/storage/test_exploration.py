@@ -86,6 +86,14 @@ def test_random_walks_of_three(kills: int) -> None:
     assert swarm.walks == 79
 
 
+@pytest.mark.parametrize("kills", [0, 1])
+def test_random_walks_where_generations_wrap(kills: int) -> None:
+    """With one bit for each some walks fail: a slot that is taken twice under a slow writer has the binding that it had."""
+    swarm = Swarm()
+    swarm.run(range(100, 150), lambda seed: Walk(seed, kills=kills, binding_bits=2, version_bits=2), judge)
+    assert swarm.walks == 50
+
+
 def test_a_walk_that_fails_is_cut_to_its_beginning() -> None:
     walk = Walk(1, kills=0)
 
