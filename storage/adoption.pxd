@@ -44,6 +44,10 @@ cdef class Adoption:
     cdef Overflow *overflows
     cdef uint32_t overflow_count
     cdef uint64_t counters[CHANGE_COUNTERS]
+    cdef uint64_t now_ms             # on the clock of whoever calls, which only grows
+    cdef bint is_unfinished          # something moved during the sweep that is to be put right: another follows
+    cdef uint64_t again_at_ms        # when; 0: none is due
+    cdef uint64_t again_pause_ms
     cdef bint is_spoilt              # a slot changed too often to be looked at: this sweep frees nothing, another follows
     cdef uint64_t looked_at_ms       # when deaths were last looked for
     cdef int audits                  # samples of the page table that are still to be taken
@@ -70,6 +74,7 @@ cdef class Adoption:
     cdef bint work(self, uint32_t units) noexcept nogil
     cdef bint _read_lives(self) noexcept nogil
     cdef bint _is_live(self, uint32_t front_end, uint32_t incarnation) noexcept nogil
+    cdef bint _is_due(self, uint64_t deaths) noexcept nogil
     cdef bint _begin(self, uint64_t deaths) noexcept nogil
     cdef void _end(self) noexcept nogil
     cdef bint _look_at_table(self) noexcept nogil

@@ -80,6 +80,8 @@ cdef enum:
     SLOT_ATTEMPTS = 100    # every further one means that somebody else changed the slot
     OVERFLOWS_LIMIT = 1024 # homes whose word is put right by one sweep; the next takes the others
     AUDIT_SAMPLES = 8
+    AGAIN_PAUSE_MS = 1000        # before a third sweep for what moved during two; longer each time,
+    AGAIN_PAUSE_MAX_MS = 60000   # and at most this
     RECOUNT_PAUSE_MS = 1000      # after a recount that somebody's change spoilt; twice as long each time,
     RECOUNT_PAUSE_MAX_MS = 60000 # and at most this
     LIST_PAGES = 16384     # numbers in a page list of one page
@@ -156,7 +158,10 @@ cdef class Adoption:
             ) == 0:
                 self.acknowledged = self.pending
                 self.pending = 0
-        return self.phase != PHASE_IDLE or not self.has_begun or words[GLOBAL_DEATHS // 8] != self.deaths_seen
+        return self.phase != PHASE_IDLE or self._is_due(words[GLOBAL_DEATHS // 8])
+
+    cdef bint _is_due(self, uint64_t deaths) noexcept nogil:
+        return not self.has_begun or deaths != self.deaths_seen or (self.again_at_ms != 0 and self.now_ms >= self.again_at_ms)
 
     cdef bint _ask_for_grace(self) noexcept nogil:
         self.awaited = self.pool.fetch_and_add(self.pool.geometry.globals + GLOBAL_TICKET, 1) + 1
@@ -198,7 +203,7 @@ cdef class Adoption:
         if self.phase == PHASE_IDLE:
             if self.pool.read_into(self.pool.geometry.globals + GLOBAL_DEATHS, &deaths, 8) != 0:
                 return False
-            if (self.has_begun and deaths == self.deaths_seen) or not self._begin(deaths):
+            if not self._is_due(deaths) or not self._begin(deaths):
                 return False
         while units:
             units -= 1
@@ -235,6 +240,8 @@ cdef class Adoption:
         self.suspects = 0
         self.position = 0
         self.is_spoilt = False
+        self.is_unfinished = False
+        self.again_at_ms = 0
         self.sweeps += 1
         self.phase = PHASE_TABLE
         return True
@@ -253,6 +260,12 @@ cdef class Adoption:
         self.recount_at_ms = 0
         if self.is_spoilt:
             self.has_begun = False
+        if self.is_unfinished:
+            # At once, and then less and less often: what moves all the time may go on moving.
+            self.again_at_ms = self.now_ms + self.again_pause_ms + 1
+            self.again_pause_ms = min(self.again_pause_ms * 2 + AGAIN_PAUSE_MS, <uint64_t>AGAIN_PAUSE_MAX_MS)
+        else:
+            self.again_pause_ms = 0
 
     cdef bint _look_at_table(self) noexcept nogil:
         """The next page words: what the dead own becomes ours, what is ours comes into doubt."""
@@ -448,6 +461,7 @@ cdef class Adoption:
         cdef char sets[(MAX_DISTANCE + 1) * SET_BYTES]
         cdef uint64_t total = self.pool.geometry.set_count, home, word
         cdef uint32_t i, count, first, away
+        self.is_unfinished = self.overflow_count == OVERFLOWS_LIMIT
         for i in range(self.overflow_count):
             home = self.overflows[i].home
             word = self.overflows[i].word
@@ -458,7 +472,10 @@ cdef class Adoption:
             if first < count and self.pool.read_into(self.pool.set_offset(0), sets + first * SET_BYTES, (count - first) * SET_BYTES) != 0:
                 return
             away = count_away(sets, count, True)
-            if (<uint64_t *>sets)[0] != word or overflow_count(word) <= away:
+            if (<uint64_t *>sets)[0] != word:
+                self.is_unfinished = True
+                continue
+            if overflow_count(word) <= away:
                 continue
             # The distance may stay too large; it falls to 0 with the last entry.
             if self.pool.compare_and_swap(
@@ -475,7 +492,11 @@ cdef class Adoption:
             return
         for i in range(CHANGE_COUNTERS):
             word = now[i]
-            if word != self.counters[i] or <uint32_t>word == <uint32_t>(word >> 32):
+            if <uint32_t>word == <uint32_t>(word >> 32):
+                continue
+            if word != self.counters[i]:
+                # A change under way, or one that died beside others.
+                self.is_unfinished = self.is_unfinished or <uint32_t>self.counters[i] != <uint32_t>(self.counters[i] >> 32)
                 continue
             missing = <uint32_t>(<uint32_t>word - <uint32_t>(word >> 32))
             if self.pool.compare_and_swap(self.pool.geometry.counters + i * 8, word, word + (missing << 32)) == word:

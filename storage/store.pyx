@@ -688,6 +688,7 @@ cdef class Store:
                     self.on_death(node.name, number)
             node.engine.pool.lower_high_water()
         node.engine.publish_counts(NULL)
+        adoption.now_ms = <uint64_t>now_ms
         if not adoption.attend():
             if adoption.audit():
                 return False
