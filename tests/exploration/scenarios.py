@@ -261,3 +261,23 @@ scenario(
     (step("write", b"x", length=700),),
     (step("read", b"x"),),
 )
+
+
+def wrapping(version_bits: int) -> dict[str, Scenario]:
+    """Return what goes wrong when a slot changes exactly as often as there are versions while somebody relies on its word.
+
+    Two overwrites here: one bit of version is too narrow, two bits are not. The second brings the cell back that the first had left.
+    """
+    small, paged = (step("write", K), COLLECT, step("write", K)), step("write", K, length=TWO_PAGES)
+    known = (*THERE, (1, step("read", K)))
+    cases: dict[str, tuple[tuple[tuple[int, Step], ...], tuple[Step, ...], Step]] = {
+        "read": (THERE_AND_KNOWN, small, step("read", K)),
+        "paged read": (PAGED, (paged, COLLECT, paged), step("read", K)),
+        "swap": (THERE, small, step("swap", K)),
+        "replace": (known, small, step("replace", K)),
+        "expire": (known, small, step("expire", K)),
+    }
+    return {
+        name: Scenario(name, "as many changes as versions", setup, (script, (looks,)), pages=12, binding_bits=1, version_bits=version_bits)
+        for name, (setup, script, looks) in cases.items()
+    }

@@ -13,10 +13,15 @@ from tests.exploration.__main__ import explorations
 from tests.exploration.aftermath import Outcome, judge, judge_recovered
 from tests.exploration.explorer import Explorer, Report
 from tests.exploration.random_walk import Swarm, Walk, shrink
-from tests.exploration.scenarios import SCENARIOS
+from tests.exploration.scenarios import SCENARIOS, wrapping
 from tests.exploration.world import World
 
 SMALL = [name for name, scenario in SCENARIOS.items() if scenario.is_small]
+# What one bit of binding and of version lets wrap, complete within five seconds.
+NARROW = [
+    "set-get", "del-setnx", "del-get", "overwrite-get-known", "overwrite-del-get-known", "paged-overwrites", "overwrite-overwrite",
+    "swap-swap", "expire-del", "flush-set", "overflow-del", "claim-dirty",
+]  # fmt: skip
 MORE_DOORBELLS = 2  # in long runs: one more attempt of an insert that another keeps from ending
 
 
@@ -38,6 +43,26 @@ def answers_of(report: Report) -> set[tuple[object, ...]]:
 @pytest.mark.parametrize("name", SMALL)
 def test_every_order(name: str) -> None:
     explored(name)
+
+
+@pytest.mark.parametrize("name", NARROW)
+def test_every_order_with_generations_of_one_bit(name: str) -> None:
+    assert Explorer(replace(SCENARIOS[name], binding_bits=1, version_bits=1), judge).explore().is_complete
+
+
+@pytest.mark.parametrize("name", list(wrapping(1)))
+def test_only_as_many_changes_as_there_are_versions_deceive(name: str) -> None:
+    """What docs/pool.md says of it under "What is not protected", and that exploration finds it."""
+    assert Explorer(wrapping(2)[name], judge).explore().is_complete
+    with pytest.raises(AssertionError, match=r"has no order|torn bytes|held"):
+        Explorer(wrapping(1)[name], judge).explore()
+
+
+@pytest.mark.parametrize("bits", [1, 2])
+def test_random_walks_with_narrow_generations(bits: int) -> None:
+    swarm = Swarm()
+    swarm.run(range(1, 60), lambda seed: Walk(seed, kills=seed % 3, binding_bits=bits, version_bits=bits), judge)
+    assert swarm.walks == 59
 
 
 def test_of_two_that_insert_if_absent_each_may_win_and_only_one() -> None:
@@ -104,6 +129,13 @@ def test_every_order_long(name: str) -> None:
     scenario = SCENARIOS[name]
     explored_scenario = replace(scenario, doorbells_limit=scenario.doorbells_limit + MORE_DOORBELLS)
     Explorer(explored_scenario, judge, limit=60_000).explore()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("bits", [1, 2])
+@pytest.mark.parametrize("name", SMALL)
+def test_every_order_with_narrow_generations_long(name: str, bits: int) -> None:
+    assert Explorer(replace(SCENARIOS[name], binding_bits=bits, version_bits=bits), judge).explore().is_complete
 
 
 @pytest.mark.long
