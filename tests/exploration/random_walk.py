@@ -48,7 +48,8 @@ class Walk:
         newcomers = tuple((number, newcomer) for number in range(self.front_ends)) if self.adopts else ()
         return Scenario(
             f"walk-{self.seed}", "anything", ((0, step("write", K)), (1, step("write", b"yek", length=TWO_PAGES))), tuple(scripts),
-            pages=40, index_entries=7 * choose.choice([1, 2, 3]), binding_bits=self.binding_bits, version_bits=self.version_bits, dies_at_once=self.adopts, newcomers=newcomers,
+            pages=40, index_entries=7 * choose.choice([1, 2, 3]), binding_bits=self.binding_bits, version_bits=self.version_bits,
+            dies_at_once=self.adopts, newcomers=newcomers,
         )  # fmt: skip
 
     def play(self, judge: Callable[[World], object], prefix: int | None = None) -> int:
@@ -115,6 +116,7 @@ class Swarm:
                 self.events += walk.play(lambda world: self.outcomes.add(judge(world)))
             except AssertionError as error:
                 options = f"--seed {seed} --front-ends {walk.front_ends} --deaths {walk.kills} --grain {walk.grain_bytes}"
+                options += f" --bits {walk.binding_bits} {walk.version_bits}{' --adopt' * walk.adopts}{' --sleep' * walk.sleeps}"
                 error.add_note(f"replay: python -m tests.exploration --random {options}")
                 prefix = shrink(walk, judge)
                 error.add_note(f"its first {prefix} events at random, then always the first that may happen, fail too")

@@ -282,12 +282,14 @@ ADOPTIONS: dict[str, Scenario] = {
         ),
         Scenario(
             "adopt-adopt", "two adopt at once", ALL_WARM,
-            ((step("write", K), COLLECT), (ADOPT, ADOPT), (ADOPT, ADOPT)), pages=16, doorbells_limit=1_000, dies_at_once=True, adopters=(1, 2),
+            ((step("write", K), COLLECT), (ADOPT, ADOPT), (ADOPT, ADOPT)),
+            pages=16, doorbells_limit=1_000, dies_at_once=True, adopters=(1, 2),
         ),
         Scenario(
             "adopt-newcomer", "the dead one's number is taken while others adopt", ALL_WARM,
             ((step("write_nx", b"yek"), step("delete", K), COLLECT), (ADOPT, step("write", b"yek"), ADOPT), ()),
-            pages=16, doorbells_limit=1_000, dies_at_once=True, adopters=(1,), newcomers=((0, (step("read", K), step("write", b"yek"), ADOPT)),),
+            pages=16, doorbells_limit=1_000, dies_at_once=True, adopters=(1,),
+            newcomers=((0, (step("read", K), step("write", b"yek"), ADOPT)),),
         ),
     )
 }  # fmt: skip

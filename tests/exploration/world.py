@@ -98,7 +98,8 @@ class Registry:
 
     def take(self, number: int) -> None:
         """Somebody becomes that number."""
-        assert number in self.dead and number not in self.held
+        assert number in self.dead
+        assert number not in self.held
         self.dead.remove(number)
 
 
