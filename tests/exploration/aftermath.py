@@ -42,11 +42,11 @@ def _judge(world: World, *, everybody_goes: bool) -> Outcome:
     if world.errors:
         raise world.errors[0]
     dead = world.bury()
-    for client in world.clients:
+    for client in world.present:
         assert client.is_over or client in dead, f"front end {client.number} never ends"
     world.settle()
     answers = tuple(call.answer for call in world.history)
-    living = [client for client in world.clients if client not in dead]
+    living = [client for client in world.present if client not in dead]
     if everybody_goes:
         world.end_stacks(living)
         living = []
@@ -152,15 +152,15 @@ def judge_emptied(world: World, observers: list[Client]) -> None:
     assert peek(layout["globals"], 8) == bytes(8), "pages are still in use"
     page_words = peek(layout["page_words"], layout["page_count"] * 8)
     assert {page_words[number * 8] & 7 for number in range(layout["page_count"])} == {0}, "pages belong to somebody"
-    for client in world.clients:
-        lives = peek(layout["front_ends"] + client.number * 64, 1)[0] & 1
+    for row in range(len(world.scenario.scripts)):
+        lives = peek(layout["front_ends"] + row * 64, 1)[0] & 1
         row_bytes = 64 * 8 if lives else 0  # nobody looks at what a dead one names
-        assert lives != client.is_dead, "its row does not say that it is dead"
-        assert peek(layout["hazards"] + client.number * 4096 * 8, row_bytes) == bytes(row_bytes), "a hazard stays"
+        assert lives != all(client.is_dead for client in world.present if client.row == row), "its row does not say that it is dead"
+        assert peek(layout["hazards"] + row * 4096 * 8, row_bytes) == bytes(row_bytes), "a hazard stays"
     assert {word & 3 for word, _ in slots_of(world)} == {FREE}, "a slot is not free"
     sets = peek(layout["sets"], layout["set_count"] * SET_BYTES)
     for number in range(layout["set_count"]):
         assert int.from_bytes(sets[number * SET_BYTES : number * SET_BYTES + 4], "little") == 0, "an overflow word counts what is gone"
-    if any(not client.is_dead for client in world.clients):  # recovery leaves a counter that a death has spoilt: it proves nothing any more
+    if any(not client.is_dead for client in world.present):  # recovery leaves a counter that a death has spoilt: it proves nothing any more
         counters = struct.unpack("<1024I", peek(layout["counters"], 4096))
         assert counters[::2] == counters[1::2], "a change never ended"

@@ -221,6 +221,11 @@ class Explorer:
                     and must_follow(choice, earlier)
                 ):
                     required |= before[index] | 1 << index
+        if choice.kind == Kind.BEGIN:
+            # What may only begin when somebody is dead: a choice of its own that the scheduler does not have.
+            for index, earlier in enumerate(events):
+                if earlier.client in self._waited_for(choice.client):
+                    required |= before[index] | 1 << index
         covered = required
         races = []
         for index in range(len(events) - 1, -1, -1):
@@ -233,6 +238,15 @@ class Explorer:
         before.append(covered)
         for index in races:
             self._reverse(index, number)
+
+    def _waited_for(self, client: int) -> tuple[int, ...]:
+        """Return those whose death a front end waits for before each of its steps."""
+        if not self.scenario.dies_at_once:
+            return ()
+        front_ends = len(self.scenario.scripts)
+        if client >= front_ends:
+            return (self.scenario.newcomers[client - front_ends][0],)
+        return tuple(self.kills) if client in self.scenario.adopters else ()
 
     def _reverse(self, earlier: int, later: int) -> None:
         """See to it that the order in which ``later`` comes before ``earlier`` is tried."""

@@ -13,6 +13,7 @@ from tests.storage.pools import PAGE_BYTES
 
 KEYS = (K, b"yek", b"c")
 STEPS_LIMIT = 20_000  # of one run
+ADOPTING = ("read", "write", "write", "write_nx", "delete", "flush", "collect", "maintain", "adopt", "adopt")
 NAMES = ("read", "read", "exists", "write", "write", "write_nx", "swap", "delete", "flush", "collect", "maintain")
 
 
@@ -27,7 +28,8 @@ class Walk:
     grain_bytes: int = 4  # READs and WRITEs are torn at multiples of it; 0: not at all
     binding_bits: int = 8
     version_bits: int = 14
-    names: tuple[str, ...] = NAMES
+    adopts: bool = False  # the dead are dead at once, others find out while they work, and newcomers take their numbers
+    sleeps: bool = False  # one front end is stopped somewhere and wakes when all others have ended, or somewhat earlier
     lengths: tuple[int, ...] = (SMALL, SMALL, 700, TWO_PAGES)
     chosen: list[int] = field(default_factory=list)
 
@@ -38,13 +40,16 @@ class Walk:
         for _ in range(self.front_ends):
             script: list[Step] = []
             for _ in range(self.steps):
-                name = choose.choice(self.names)
-                keys = () if name in ("flush", "collect", "maintain") else KEYS if name == "exists" else (choose.choice(KEYS),)
+                name = choose.choice(ADOPTING if self.adopts else NAMES)
+                keys = () if name in ("flush", "collect", "maintain", "adopt") else KEYS if name == "exists" else (choose.choice(KEYS),)
                 script.append(step(name, *keys, length=choose.choice(self.lengths)))
             scripts.append((*script, COLLECT))
+        newcomer = (step("read", K), step("write", K), step("adopt"), step("write", b"yek"), COLLECT)
+        newcomers = tuple((number, newcomer) for number in range(self.front_ends)) if self.adopts else ()
         return Scenario(
             f"walk-{self.seed}", "anything", ((0, step("write", K)), (1, step("write", b"yek", length=TWO_PAGES))), tuple(scripts),
             pages=40, index_entries=7 * choose.choice([1, 2, 3]), binding_bits=self.binding_bits, version_bits=self.version_bits,
+            dies_at_once=self.adopts, newcomers=newcomers,
         )  # fmt: skip
 
     def play(self, judge: Callable[[World], object], prefix: int | None = None) -> int:
@@ -52,12 +57,16 @@ class Walk:
         choose = random.Random(self.seed + 1)
         scenario = self.scenario()
         victims = choose.sample(range(self.front_ends), min(self.kills, self.front_ends - 1))
-        kills = {number: choose.randrange(60) for number in victims}
+        kills = {number: choose.randrange(1, 60) for number in victims}
+        sleeper = choose.choice([number for number in range(self.front_ends) if number not in kills]) if self.sleeps else -1
+        sleep = range(choose.randrange(150), choose.randrange(150, 2_000))
         world = World(scenario, kills, self.cuts(choose, scenario) if self.grain_bytes else None)
         self.chosen = []
         favourite, events = 0, 0
         try:
             while choices := world.choices():
+                if events in sleep:
+                    choices = [choice for choice in choices if choice.client != sleeper] or choices
                 assert events < STEPS_LIMIT, "the front ends never end"
                 # Now one front end runs far ahead, now all take turns: which one does is changed rarely or often.
                 if choose.random() < 0.15:
@@ -107,6 +116,7 @@ class Swarm:
                 self.events += walk.play(lambda world: self.outcomes.add(judge(world)))
             except AssertionError as error:
                 options = f"--seed {seed} --front-ends {walk.front_ends} --deaths {walk.kills} --grain {walk.grain_bytes}"
+                options += f" --bits {walk.binding_bits} {walk.version_bits}{' --adopt' * walk.adopts}{' --sleep' * walk.sleeps}"
                 error.add_note(f"replay: python -m tests.exploration --random {options}")
                 prefix = shrink(walk, judge)
                 error.add_note(f"its first {prefix} events at random, then always the first that may happen, fail too")

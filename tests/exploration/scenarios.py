@@ -35,13 +35,16 @@ class Scenario:
     version_bits: int = 14
     doorbells_limit: int = 40  # of one front end; two that insert one key can keep each other from ending for as long as they keep step
     is_small: bool = True  # complete within seconds
+    # With these who is killed is dead at once, and others may find out while they work; without, when all others have ended.
+    dies_at_once: bool = False
+    adopters: tuple[int, ...] = ()  # who begins only when the dead are dead, or have ended
+    newcomers: tuple[tuple[int, tuple[Step, ...]], ...] = ()  # a dead front end's number, and what the one does who takes it then
 
     @property
     def keys(self) -> tuple[bytes, ...]:
         """Every key that is named."""
-        named = [key for _, step in self.setup for key in step.keys] + [
-            key for script in self.scripts for step in script for key in step.keys
-        ]
+        scripts = (*self.scripts, *(script for _, script in self.newcomers))
+        named = [key for _, step in self.setup for key in step.keys] + [key for script in scripts for step in script for key in step.keys]
         return tuple(dict.fromkeys(named))
 
 
@@ -261,3 +264,52 @@ scenario(
     (step("write", b"x", length=700),),
     (step("read", b"x"),),
 )
+
+ALL_WARM = (*WARM, (2, step("write", b"w2")), (0, step("write", K, length=TWO_PAGES)))
+ADOPT = step("adopt")
+ADOPTIONS: dict[str, Scenario] = {
+    each.name: each
+    for each in (
+        Scenario(
+            "adopt-work", "one adopts while another writes, removes and lets tickets pass", ALL_WARM,
+            ((step("write", K, length=TWO_PAGES), COLLECT), (ADOPT, ADOPT), (step("write", K), step("maintain"), COLLECT)),
+            pages=16, doorbells_limit=1_000, dies_at_once=True, adopters=(1,),
+        ),
+        Scenario(
+            "adopt-read", "one adopts while another reads the pages that the dead one was taking back", ALL_WARM,
+            ((step("delete", K), COLLECT), (ADOPT, ADOPT, step("write", b"yek", length=TWO_PAGES)), (step("read", K), step("maintain"))),
+            pages=16, doorbells_limit=1_000, dies_at_once=True, adopters=(1,),
+        ),
+        Scenario(
+            "adopt-adopt", "two adopt at once", ALL_WARM,
+            ((step("write", K), COLLECT), (ADOPT, ADOPT), (ADOPT, ADOPT)),
+            pages=16, doorbells_limit=1_000, dies_at_once=True, adopters=(1, 2),
+        ),
+        Scenario(
+            "adopt-newcomer", "the dead one's number is taken while others adopt", ALL_WARM,
+            ((step("write_nx", b"yek"), step("delete", K), COLLECT), (ADOPT, step("write", b"yek"), ADOPT), ()),
+            pages=16, doorbells_limit=1_000, dies_at_once=True, adopters=(1,),
+            newcomers=((0, (step("read", K), step("write", b"yek"), ADOPT)),),
+        ),
+    )
+}  # fmt: skip
+
+
+def wrapping(version_bits: int) -> dict[str, Scenario]:
+    """Return what goes wrong when a slot changes exactly as often as there are versions while somebody relies on its word.
+
+    Two overwrites here: one bit of version is too narrow, two bits are not. The second brings the cell back that the first had left.
+    """
+    small, paged = (step("write", K), COLLECT, step("write", K)), step("write", K, length=TWO_PAGES)
+    known = (*THERE, (1, step("read", K)))
+    cases: dict[str, tuple[tuple[tuple[int, Step], ...], tuple[Step, ...], Step]] = {
+        "read": (THERE_AND_KNOWN, small, step("read", K)),
+        "paged read": (PAGED, (paged, COLLECT, paged), step("read", K)),
+        "swap": (THERE, small, step("swap", K)),
+        "replace": (known, small, step("replace", K)),
+        "expire": (known, small, step("expire", K)),
+    }
+    return {
+        name: Scenario(name, "as many changes as versions", setup, (script, (looks,)), pages=12, binding_bits=1, version_bits=version_bits)
+        for name, (setup, script, looks) in cases.items()
+    }

@@ -25,6 +25,7 @@ CLIENT_SHIFT = 56  # a choice's key: front end above, the fabric's identity belo
 DOORBELL_SHIFT = 16  # of an identity: the doorbell above, the operation below
 STEP_BIT = 1 << 55  # of keys that are no operations: the beginning or the end of a step
 EXPIRY_MS = NOW_MS + 1_000_000
+ADOPTION_TURNS = 4  # from the page table to what is free, where nobody else keeps a ticket from passing
 CONDITIONS = {"write": Condition.ALWAYS, "write_nx": Condition.NX, "write_xx": Condition.XX, "swap": Condition.ALWAYS}
 
 
@@ -58,11 +59,14 @@ class Choice(NamedTuple):
 
 @dataclass(eq=False)
 class Client:
-    """A front end and its script."""
+    """A front end and its script. ``row``: its number in the pool, which a newcomer shares with one who is dead."""
 
     number: int
     store: Store
     fabric: SimulatedFabric
+    row: int = -1
+    script: tuple[Step, ...] = ()
+    is_awaited: bool = False  # a newcomer before it comes
     stack: greenlet | None = None  # ready to go on
     waits_for: Kind | None = None  # a step's beginning or end that was not chosen yet
     steps_passed: int = 0
@@ -78,21 +82,32 @@ class Registry:
 
     def __init__(self) -> None:
         self.dead: set[int] = set()
+        self.held: set[int] = set()
 
     def prove_dead(self, number: int, incarnation: int) -> bool:
-        """Whether the front end with this number is gone."""
-        del incarnation  # nobody takes a number while a run lasts
-        return number in self.dead
+        """Whether the front end with this number is gone, and nobody else holds the proof: then it is held."""
+        del incarnation  # a lock does not know it
+        if number not in self.dead or number in self.held:
+            return False
+        self.held.add(number)
+        return True
 
     def release(self, number: int) -> None:
-        """Nobody waits for the number."""
+        """From now on somebody may become that number."""
+        self.held.discard(number)
+
+    def take(self, number: int) -> None:
+        """Somebody becomes that number."""
+        assert number in self.dead
+        assert number not in self.held
+        self.dead.remove(number)
 
 
-def small_store(pool: Pool, policy: str, registry: Registry | None = None) -> Store:
+def small_store(pool: Pool, policy: str, registry: Registry | None = None, *, alone: bool = True) -> Store:
     """Return a store whose books are quickly made; with a ``registry`` it adopts what others leave."""
     store = Store(Cluster([Node("", Engine(pool, location_entries=16), policy)]), policy)
     if registry is not None:
-        store.share(registry, alone=True)
+        store.share(registry, alone=alone)
     store.set_clock(NOW_MS)
     return store
 
@@ -132,7 +147,8 @@ class World:
         self.clients = []
         for number in range(len(scenario.scripts)):
             fabric = self.first_fabric.share(number + 2)
-            self.clients.append(Client(number, small_store(Pool.attach(fabric, number), scenario.policy, self.registry), fabric))
+            store = small_store(Pool.attach(fabric, number), scenario.policy, self.registry)
+            self.clients.append(Client(number, store, fabric, number, scenario.scripts[number]))
         for client in self.clients:
             client.store.pool.refresh_epochs()
         for number, (client_number, step) in enumerate(scenario.setup):
@@ -140,6 +156,10 @@ class World:
         counters, heat = self.layout["counters"], self.layout["heat"]
         self._counters = range(counters, counters + 4096)
         self._heat = range(heat, self.layout["page_words"]) if scenario.policy == "noeviction" else range(0)
+        for row, script in scenario.newcomers:
+            number = len(self.clients)
+            # Its store comes with it.
+            self.clients.append(Client(number, self.clients[row].store, self.first_fabric.share(number + 2), row, script, is_awaited=True))
         for client in self.clients:
             client.fabric.suspends = True
             client.fabric.cuts = cuts
@@ -159,7 +179,9 @@ class World:
     def _follow(self, client: Client) -> None:
         """Follow the client's script, on its stack."""
         try:
-            for number, step in enumerate(self.scenario.scripts[client.number]):
+            if client.is_awaited:
+                self._come(client)
+            for number, step in enumerate(client.script):
                 self._pause(client, Kind.BEGIN)
                 self._do(client, step, 100 * (client.number + 1) + number)
                 if client.is_dead:
@@ -170,6 +192,13 @@ class World:
                 raise
         except AssertionError as error:
             self.errors.append(error)
+
+    def _come(self, client: Client) -> None:
+        """Take the number of a dead one, whether or not somebody has declared it dead and looked for what it held."""
+        self._pause(client, Kind.BEGIN)
+        self.registry.take(client.row)
+        client.is_awaited = False
+        client.store = small_store(Pool.attach(client.fabric, client.row), self.scenario.policy, self.registry, alone=False)
 
     def _pause(self, client: Client, kind: Kind) -> None:
         """Let the scheduler choose when a step begins or ends."""
@@ -211,6 +240,13 @@ class World:
             return
         if step.name == "maintain":
             store.maintain(1000.0)
+            return
+        if step.name == "adopt":
+            adoption = store.cluster.nodes[0].adoption
+            assert adoption is not None
+            adoption.look_for_dead()
+            for _ in range(ADOPTION_TURNS):
+                store.maintain(1000.0)
             return
         if step.name == "flush":
             calls = [self._begin("flush", key) for key in self.scenario.keys]
@@ -264,7 +300,7 @@ class World:
         """Return everything that may happen next, clients in turn."""
         found = []
         for client in self.clients:
-            if client.is_dead:
+            if client.is_dead or not self._may_begin(client):
                 continue
             upper = client.number << CLIENT_SHIFT
             if client.waits_for is not None:
@@ -281,6 +317,15 @@ class World:
                 found.append(Choice(upper | identity, client.number, kind, begin, begin + length, fenced, queue))
         return found
 
+    def _may_begin(self, client: Client) -> bool:
+        """Whether nobody has to die before this one takes its next step."""
+        if client.is_awaited and client.waits_for is not None:
+            return client.row in self.registry.dead and client.row not in self.registry.held
+        if client.number in self.scenario.adopters and client.waits_for == Kind.BEGIN:
+            others = [self.clients[number] for number in self.kills if number != client.number]
+            return all(other.is_dead or other.is_over for other in others)
+        return True
+
     def perform(self, choice: Choice) -> tuple[Choice, bool]:
         """Let it happen. Return it with what it did, and whether its front end went on: what it posts next comes after that doorbell."""
         client = self.clients[choice.client]
@@ -291,6 +336,9 @@ class World:
             client.mutations += choice.kind != Kind.READ
             if not client.fabric.perform(choice.key & (STEP_BIT - 1)) and choice.changes:
                 choice = choice._replace(changes=False)
+            if self.scenario.dies_at_once and client.mutations == client.mutations_limit:
+                self.end_stacks([client])
+                return choice, False
         stack = client.stack
         if stack is None or client.waits_for is not None:
             return choice, False
@@ -301,15 +349,22 @@ class World:
     def bury(self) -> list[Client]:
         """Those who could not end are dead now, and nothing of theirs happens any more; who they are."""
         dead = [client for client in self.clients if client.mutations == client.mutations_limit and client.fabric.pending]
-        self.killed = len(dead)
         self.end_stacks(dead)
+        dead = [client for client in self.clients if client.is_dead]
+        self.killed = len(dead)
         return dead
+
+    @property
+    def present(self) -> list[Client]:
+        """Everybody who has come."""
+        return [client for client in self.clients if not client.is_awaited]
 
     def end_stacks(self, clients: list[Client]) -> None:
         """Let the stacks of these clients unwind without touching the pool."""
         for client in clients:
+            if not client.is_dead and not client.is_awaited:
+                self.registry.dead.add(client.row)
             client.is_dead = True
-            self.registry.dead.add(client.number)
             client.fabric.lose()
             while client.stack is not None:
                 stack, client.stack = client.stack, None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import pytest
@@ -13,10 +13,15 @@ from tests.exploration.__main__ import explorations
 from tests.exploration.aftermath import Outcome, judge, judge_recovered
 from tests.exploration.explorer import Explorer, Report
 from tests.exploration.random_walk import Swarm, Walk, shrink
-from tests.exploration.scenarios import SCENARIOS
+from tests.exploration.scenarios import ADOPTIONS, SCENARIOS, Scenario, wrapping
 from tests.exploration.world import World
 
 SMALL = [name for name, scenario in SCENARIOS.items() if scenario.is_small]
+# What one bit of binding and of version lets wrap, complete within five seconds.
+NARROW = [
+    "set-get", "del-setnx", "del-get", "overwrite-get-known", "overwrite-del-get-known", "paged-overwrites", "overwrite-overwrite",
+    "swap-swap", "expire-del", "flush-set", "overflow-del", "claim-dirty",
+]  # fmt: skip
 MORE_DOORBELLS = 2  # in long runs: one more attempt of an insert that another keeps from ending
 
 
@@ -38,6 +43,26 @@ def answers_of(report: Report) -> set[tuple[object, ...]]:
 @pytest.mark.parametrize("name", SMALL)
 def test_every_order(name: str) -> None:
     explored(name)
+
+
+@pytest.mark.parametrize("name", NARROW)
+def test_every_order_with_generations_of_one_bit(name: str) -> None:
+    assert Explorer(replace(SCENARIOS[name], binding_bits=1, version_bits=1), judge).explore().is_complete
+
+
+@pytest.mark.parametrize("name", list(wrapping(1)))
+def test_only_as_many_changes_as_there_are_versions_deceive(name: str) -> None:
+    """What docs/pool.md says of it under "What is not protected", and that exploration finds it."""
+    assert Explorer(wrapping(2)[name], judge).explore().is_complete
+    with pytest.raises(AssertionError, match=r"has no order|torn bytes|held"):
+        Explorer(wrapping(1)[name], judge).explore()
+
+
+@pytest.mark.parametrize("bits", [1, 2])
+def test_random_walks_with_narrow_generations(bits: int) -> None:
+    swarm = Swarm()
+    swarm.run(range(1, 60), lambda seed: Walk(seed, kills=seed % 3, binding_bits=bits, version_bits=bits), judge)
+    assert swarm.walks == 59
 
 
 def test_of_two_that_insert_if_absent_each_may_win_and_only_one() -> None:
@@ -94,6 +119,72 @@ def test_random_walks_where_generations_wrap(kills: int) -> None:
     assert swarm.walks == 50
 
 
+def adopting(seed: int) -> Walk:
+    """Return a walk in which somebody dies while others work, and is adopted meanwhile."""
+    return Walk(seed, kills=1 + seed % 2, adopts=True, sleeps=seed % 3 == 0)
+
+
+def test_random_walks_in_which_the_dead_are_adopted_at_once() -> None:
+    """One front end sleeps in every third: nothing is taken from it, and what it does when it wakes counts."""
+    dead, came = 0, 0
+
+    def judge_and_count(world: World) -> object:
+        nonlocal dead, came
+        outcome = judge(world)
+        dead += len(outcome.dead)
+        came += len(world.present) - len(world.scenario.scripts)
+        return outcome
+
+    Swarm().run(range(200), adopting, judge_and_count)
+    assert dead > 100
+    assert came > 100
+
+
+def adoptions(scenario: Scenario, victims: tuple[int, ...], limit: int) -> int:
+    """Explore with the first victim dead after each of its changes, and the others of each; return in how many runs somebody died."""
+    deaths = 0
+    for kills in places_of_death(scenario, victims):
+        deaths += Explorer(scenario, judge, kills=kills, limit=limit).explore().deaths
+    return deaths
+
+
+def places_of_death(scenario: Scenario, victims: tuple[int, ...]) -> Iterator[dict[int, int]]:
+    """Every place at which the first victim dies, and for each all at which the next does."""
+    found: dict[int, int] = {}
+
+    def those(victim: int) -> Iterator[dict[int, int]]:
+        found[victim] = 1
+        while dies(scenario, found, victim):
+            if victim == victims[-1]:
+                yield dict(found)
+            else:
+                yield from those(victims[victims.index(victim) + 1])
+            found[victim] += 1
+        del found[victim]
+
+    yield from those(victims[0])
+
+
+def dies(scenario: Scenario, kills: dict[int, int], victim: int) -> bool:
+    """Whether it makes so many changes."""
+    world = World(scenario, kills)
+    try:
+        while choices := world.choices():
+            world.perform(choices[0])
+        return world.clients[victim].is_dead
+    finally:
+        world.close()
+
+
+@pytest.mark.parametrize("name", list(ADOPTIONS))
+def test_adoption_while_others_work(name: str) -> None:
+    assert adoptions(ADOPTIONS[name], (0,), 5) > 20
+
+
+def test_an_adopter_dead_after_any_change_is_adopted_by_a_third() -> None:
+    assert adoptions(ADOPTIONS["adopt-adopt"], (0, 1), 1) > 40
+
+
 def test_a_walk_that_fails_is_cut_to_its_beginning() -> None:
     walk = Walk(1, kills=0)
 
@@ -111,14 +202,21 @@ def test_a_walk_that_fails_is_cut_to_its_beginning() -> None:
 def test_every_order_long(name: str) -> None:
     scenario = SCENARIOS[name]
     explored_scenario = replace(scenario, doorbells_limit=scenario.doorbells_limit + MORE_DOORBELLS)
-    Explorer(explored_scenario, judge, limit=60_000).explore()
+    Explorer(explored_scenario, judge, limit=1_500).explore()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("bits", [1, 2])
+@pytest.mark.parametrize("name", SMALL)
+def test_every_order_with_narrow_generations_long(name: str, bits: int) -> None:
+    assert Explorer(replace(SCENARIOS[name], binding_bits=bits, version_bits=bits), judge).explore().is_complete
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("judge_of_dead", [judge, judge_recovered])
 @pytest.mark.parametrize("name", list(SCENARIOS))
 def test_a_death_before_every_change_long(name: str, judge_of_dead: Callable[[World], object]) -> None:
-    for report in explorations(SCENARIOS[name], kills=True, limit=500, judged=judge_of_dead):
+    for report in explorations(SCENARIOS[name], kills=True, limit=25, judged=judge_of_dead):
         assert report.runs
 
 
@@ -126,4 +224,16 @@ def test_a_death_before_every_change_long(name: str, judge_of_dead: Callable[[Wo
 @pytest.mark.parametrize("kills", [0, 1, 2, 3])
 @pytest.mark.parametrize("grain_bytes", [4, 8, 0])
 def test_random_walks_of_four_long(kills: int, grain_bytes: int) -> None:
-    Swarm().run(range(1_000, 3_000), lambda seed: Walk(seed, front_ends=4, kills=kills, grain_bytes=grain_bytes), judge)
+    Swarm().run(range(1_000, 1_300), lambda seed: Walk(seed, front_ends=4, kills=kills, grain_bytes=grain_bytes), judge)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", list(ADOPTIONS))
+def test_adoption_while_others_work_long(name: str) -> None:
+    assert adoptions(ADOPTIONS[name], (0,), 40) > 200
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("bits", [(8, 14), (2, 2), (1, 1)])
+def test_random_walks_in_which_the_dead_are_adopted_at_once_long(bits: tuple[int, int]) -> None:
+    Swarm().run(range(200, 800), lambda seed: replace(adopting(seed), binding_bits=bits[0], version_bits=bits[1]), judge)
