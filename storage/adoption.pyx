@@ -732,6 +732,13 @@ cdef class Adoption:
             first += count
         return {"payload_pages": payload, "cell_pages": cells, "pages_used": payload + cells}
 
+    def hurry(self) -> bool:
+        """Sweep once more without the pause that was to come before it; False when nothing is left to be put right."""
+        if self.again_at_ms == 0:
+            return False
+        self.again_at_ms = 1
+        return True
+
     @property
     def is_idle(self) -> bool:
         """Whether no sweep is under way or due, as far as was seen."""

@@ -15,6 +15,7 @@ from tests.storage.pools import filler, finish
 FREE, RESERVED, LIVE = 0, 1, 2
 SLOTS_PER_SET = 7
 SET_BYTES = 128
+AGAIN_LIMIT = 8  # sweeps for what moved in the one before
 ADOPTION_TURNS = 40
 FRESH = 5_000  # numbers of the writes that look for memory handed out twice
 
@@ -65,9 +66,14 @@ def adopt(living: list[Client]) -> None:
         adoption = client.store.cluster.nodes[0].adoption
         assert adoption is not None
         adoption.look_for_dead()
-    for _ in range(ADOPTION_TURNS):
-        for client in living:
-            client.store.maintain(1000.0)
+    for _ in range(AGAIN_LIMIT):
+        for _ in range(ADOPTION_TURNS):
+            for client in living:
+                client.store.maintain(1000.0)
+        adoptions = [client.store.cluster.nodes[0].adoption for client in living]
+        # Later they would by themselves, when the pause is over.
+        if not any([adoption is not None and adoption.hurry() for adoption in adoptions]):
+            break
     for client in living:
         adoption = client.store.cluster.nodes[0].adoption
         assert adoption is not None

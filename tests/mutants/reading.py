@@ -32,8 +32,8 @@ MUTANTS = (
         "slot-not-read-again-after-the-cell",
         "the cell may have been freed and filled anew between the two READs",
         LOOKUP,
-        "if request.checked_word != request.word:\n        engine.restart(batch, request)\n        return\n    if not parse_cell",
-        "if not parse_cell",
+        "if request.checked_word != request.word:\n        engine.restart(batch, request)\n        return\n    is_whole = parse_cell",
+        "is_whole = parse_cell",
         f"{INTERLEAVING}::test_a_cell_used_again_before_its_reader_comes",
     ),
     one(
