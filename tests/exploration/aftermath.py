@@ -72,7 +72,8 @@ def adopt(living: list[Client]) -> None:
                 client.store.maintain(1000.0)
         adoptions = [client.store.cluster.nodes[0].adoption for client in living]
         # Later they would by themselves, when the pause is over.
-        if not any([adoption is not None and adoption.hurry() for adoption in adoptions]):
+        hurried = [adoption is not None and adoption.hurry() for adoption in adoptions]  # all of them, not up to the first
+        if not any(hurried):
             break
     for client in living:
         adoption = client.store.cluster.nodes[0].adoption
