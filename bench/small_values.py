@@ -55,13 +55,20 @@ def _runner(command: str, depth: int) -> Callable[[Server, float], Measurement]:
 
 
 def redis_benchmark(
-    server: Server, command: str, depth: int, requests: int, *, keys: int = KEYS, value_size_bytes: int = VALUE_SIZE_BYTES
+    server: Server,
+    command: str,
+    depth: int,
+    requests: int,
+    *,
+    keys: int = KEYS,
+    value_size_bytes: int = VALUE_SIZE_BYTES,
+    clients: int = CLIENTS,
 ) -> float:
     """Run redis-benchmark; returns its requests per second."""
     program = shutil.which("redis-benchmark")
     if program is None:
         raise BenchError("redis-benchmark is not installed (Debian: redis-tools)")
-    options = {"-h": server.host, "-p": server.port, "-c": CLIENTS, "-n": requests, "-r": keys, "-d": value_size_bytes, "-P": depth}
+    options = {"-h": server.host, "-p": server.port, "-c": clients, "-n": requests, "-r": keys, "-d": value_size_bytes, "-P": depth}
     arguments = [str(part) for option in options.items() for part in option]
     done = subprocess.run([program, *arguments, "-t", command.lower(), "--csv"], capture_output=True, text=True, check=False)
     rows = [row for row in csv.reader(io.StringIO(done.stdout)) if len(row) > 1 and row[0] == command]

@@ -6,6 +6,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ from bench.__main__ import candidate_command
 from bench.measure import Measurement, timed
 from bench.report import machine
 from bench.servers import BenchError, Server, running
-from bench.small_values import load, redis_benchmark
+from bench.small_values import CLIENTS, load, redis_benchmark
 from bench.wire import WireError
 
 MARK = 1.10  # processor time per operation, over that of one worker
@@ -33,14 +34,21 @@ POOL_SIZE = "2gb"
 
 @dataclass(frozen=True, slots=True)
 class Service(Server):
-    """A service of several processes: its processor time is that of all of them."""
+    """A service of several processes, or several servers that share nothing: its processor time is that of all of them."""
 
     workers: int = 1
+    parts: tuple[Server, ...] = ()  # the servers of their own; none when workers share one pool
+
+    @property
+    def key(self) -> str:
+        """Names it in results."""
+        return f"{self.workers} apart" if self.parts else str(self.workers)
 
     def processor_time_s(self) -> float:
         """Time that every process of the service has spent on a processor, in seconds."""
+        roots = [part.process_id for part in self.parts] or [self.process_id]
         return sum(
-            Server(self.label, self.version, self.host, self.port, process).processor_time_s() for process in family(self.process_id)
+            Server(self.label, self.version, self.host, self.port, process).processor_time_s() for root in roots for process in family(root)
         )
 
 
@@ -81,6 +89,13 @@ def main(
     value_bytes: Annotated[list[int] | None, typer.Option(min=1, help="Sizes of values; may be repeated.")] = None,
     rounds: Annotated[int, typer.Option(min=1, max=100, help="How often each service does each case; medians count.")] = 5,
     seconds: Annotated[float, typer.Option(min=0.1, max=600, help="How long a case takes in one round on one service.")] = 1.0,
+    apart: Annotated[
+        bool,
+        typer.Option(
+            "--apart",
+            help="Beside them as many servers that share nothing, each with its part of the clients: what several processes cost anyway.",
+        ),
+    ] = False,
     memory: Annotated[bool, typer.Option("--memory", help="A pool in memory that only this service has, instead of a file.")] = False,
     json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write all figures as JSON.")] = None,
 ) -> None:
@@ -97,12 +112,16 @@ def main(
         with ExitStack() as stack:
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="kvcd-bench-", dir="/dev/shm"))
             services = [stack.enter_context(started(count, "shm:" if memory else f"file:{folder}/pool-{count}")) for count in counts]
+            keys = [service.key for service in services]
+            if apart:
+                services += [stack.enter_context(started_apart(count, folder)) for count in counts if count > 1]
+                keys = [service.key for service in sorted(services, key=lambda service: (service.workers, service.key))]
             console.print(f"{services[0].version}, {rounds} rounds of {seconds} s; {machine()}", markup=False, soft_wrap=True)
             results = measure(services, shapes, rounds, seconds, console)
     except (BenchError, WireError, OSError) as error:
         console.print(f"bench: {error}", markup=False)
         raise typer.Exit(1) from error
-    Console(width=None if sys.stdout.isatty() else 150).print(table(results, counts))
+    Console(width=None if sys.stdout.isatty() else 180).print(table(results, keys))
     if json_file is not None:
         json_file.parent.mkdir(parents=True, exist_ok=True)
         json_file.write_bytes(orjson.dumps(as_json(results, rounds, seconds), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
@@ -117,46 +136,72 @@ def started(workers: int, pool: str) -> Iterator[Service]:
         yield Service(server.label, server.version, server.host, server.port, server.process_id, workers)
 
 
-Results = dict[Shape, dict[int, list[Measurement]]]
+@contextmanager
+def started_apart(count: int, folder: str) -> Iterator[Service]:
+    """As many servers of one process, each with a pool of its own, until the block ends."""
+    with ExitStack() as stack:
+        commands = [f"{candidate_command()} --pool file:{folder}/apart-{count}-{number} --pool-size {POOL_SIZE}" for number in range(count)]
+        parts = tuple(stack.enter_context(running(f"{count} apart", command)) for command in commands)
+        first = parts[0]
+        yield Service(first.label, first.version, first.host, first.port, first.process_id, count, parts)
+
+
+Results = dict[Shape, dict[str, list[Measurement]]]
 
 
 def measure(services: list[Service], shapes: list[Shape], rounds: int, seconds: float, console: Console) -> Results:
     """Rounds of A B C, C B A, ...: a machine that grows slower meanwhile does so for all."""
-    results: Results = {shape: {service.workers: [] for service in services} for shape in shapes}
+    results: Results = {shape: {service.key: [] for service in services} for shape in shapes}
     with Progress(console=console) as progress:
         bar = progress.add_task("", total=len(shapes) * rounds * len(services))
         for shape in shapes:
-            requests = {service.workers: _requests(service, shape, seconds) for service in services}
+            requests = {service.key: _requests(service, shape, seconds) for service in services}
             for number in range(rounds):
                 for service in services if number % 2 == 0 else services[::-1]:
                     progress.update(bar, description=f"{shape.name}, {service.label}")
-                    results[shape][service.workers].append(_run(service, shape, requests[service.workers]))
+                    results[shape][service.key].append(_run(service, shape, requests[service.key]))
                     progress.advance(bar)
     return results
 
 
 def _requests(service: Service, shape: Shape, seconds: float) -> int:
     """Fill the keys, and find how many requests take that long."""
-    with service.client() as client:
-        client.flushall()
-    load(service, keys=shape.keys, value_size_bytes=shape.value_bytes)
+    for server in service.parts or (service,):
+        with server.client() as client:
+            client.flushall()
+        load(server, keys=shape.keys, value_size_bytes=shape.value_bytes)
     few = (CALIBRATION_REQUESTS if shape.value_bytes < 10_000 else LARGE_CALIBRATION_REQUESTS) * min(shape.depth, 8)
-    rate = redis_benchmark(service, shape.command, shape.depth, few, keys=shape.keys, value_size_bytes=shape.value_bytes)
+    rate = _rate(service, shape, few)
     return max(few, round(rate * seconds))
+
+
+def _rate(service: Service, shape: Shape, requests: int) -> float:
+    """Requests per second; servers that share nothing are asked at the same time, each by its part of the clients."""
+    servers = service.parts or (service,)
+
+    def ask(server: Server) -> float:
+        return redis_benchmark(
+            server, shape.command, shape.depth, requests // len(servers), keys=shape.keys, value_size_bytes=shape.value_bytes,
+            clients=CLIENTS // len(servers),
+        )  # fmt: skip
+
+    with ThreadPoolExecutor(len(servers)) as pool:
+        return sum(pool.map(ask, servers))
 
 
 def _run(service: Service, shape: Shape, requests: int) -> Measurement:
     with timed(service) as watch:
-        rate = redis_benchmark(service, shape.command, shape.depth, requests, keys=shape.keys, value_size_bytes=shape.value_bytes)
+        rate = _rate(service, shape, requests)
     return Measurement(requests, requests / rate, watch.processor_s, requests * shape.value_bytes)
 
 
-def table(results: Results, counts: list[int]) -> Table:
+def table(results: Results, counts: list[str]) -> Table:
     """Rate and cost for each number of workers, and the cost over that of the first."""
     out = Table(
         title="Workers on one pool",
-        caption="CPU: of all processes of the service, per operation, medians. Ratio: over the first column. redis-benchmark shares the "
-        f"{os.cpu_count()} cores, which bound the rates.",
+        caption="CPU: of all processes of the service, per operation, medians. Ratio: over the first column. Apart: "
+        "servers that share nothing. "
+        f"redis-benchmark shares the {os.cpu_count()} cores, which bound the rates.",
     )
     out.add_column("case")
     for count in counts:
@@ -187,8 +232,8 @@ def as_json(results: Results, rounds: int, seconds: float) -> dict[str, Any]:
                 "command": shape.command,
                 "depth": shape.depth,
                 "value_bytes": shape.value_bytes,
-                "workers": {
-                    str(count): {
+                "services": {
+                    count: {
                         "operations_per_s": [one.operations_per_s for one in measured],
                         "processor_us_per_operation": [one.processor_us_per_operation for one in measured],
                     }

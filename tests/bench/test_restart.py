@@ -53,7 +53,7 @@ def test_workers_are_measured_side_by_side(tmp_path: Path) -> None:
     assert "Workers on one pool" in run("bench.workers", *words)
     cases = orjson.loads(figures.read_bytes())["cases"]
     assert [case["command"] for case in cases] == ["GET", "SET"]
-    assert all(case["workers"]["1"]["processor_us_per_operation"][0] > 0 for case in cases)
+    assert all(case["services"]["1"]["processor_us_per_operation"][0] > 0 for case in cases)
 
 
 def test_a_family_has_all_that_descend_from_a_process() -> None:
