@@ -77,6 +77,7 @@ MUTANTS = (
         "        if self.suspect_cells != NULL:\n            self.suspect_cells[page * 16 + (cell >> 6)] &= ~bit\n",
         "",
         f"{TESTS}::test_a_cell_that_was_freed_and_taken_again_meanwhile_is_in_no_doubt",
+        limit_s=20.0,  # the end of the sweep frees it for ever
     ),
     one(
         "named-cell-stays-in-doubt",
