@@ -94,6 +94,8 @@ class Service:
 
     def ready(self, facts: dict[str, object]) -> None:
         """Tell the supervisor that clients are served here."""
+        # Before it is said: whoever asks later is answered, and who asked before is not, and counts what follows from here.
+        self.tell_changes(0)
         self._tell_supervisor(READY, facts)
 
     async def fail(self, text: str, status: int) -> None:

@@ -13,6 +13,8 @@ cdef struct CellPage:
     uint64_t free_bits[16]  # one bit a cell, set when free
     int32_t next_page       # neighbours in the class's list of pages with a free cell
     int32_t previous_page
+    int32_t next_owned      # neighbours in the ring of the class's pages
+    int32_t previous_owned
     uint16_t free_cells
     uint16_t capacity
     uint8_t cell_class
@@ -29,7 +31,8 @@ cdef class PageAllocator:
     cdef uint32_t free_count
     cdef uint32_t free_capacity
     cdef uint32_t cursor            # where the next look into the page table begins
-    cdef uint32_t harvest_cursor
+    cdef int32_t owned[CELL_CLASSES]  # of each class the page whose head is looked at next, -1 for none
+    cdef uint32_t next_harvested      # class of the last look of background work
     cdef int32_t partial[CELL_CLASSES]
     cdef uint64_t limit_pages
     cdef uint64_t reserve_pages     # of these, left to front ends that have nothing to evict
@@ -56,6 +59,10 @@ cdef class PageAllocator:
     cdef int _push_free(self, uint32_t page) noexcept nogil
     cdef bint _refill(self) noexcept nogil
     cdef void _release_cell_page(self, uint32_t page) noexcept nogil
-    cdef uint32_t _harvest(self, int cell_class) noexcept nogil
+    cdef void _own(self, uint32_t page) noexcept nogil
+    cdef void _disown(self, uint32_t page) noexcept nogil
+    cdef bint _is_of(self, uint32_t page, uint32_t cell_class) noexcept nogil
+    cdef void harvest_some(self) noexcept nogil
+    cdef uint32_t _harvest(self, uint32_t cell_class) noexcept nogil
     cdef void harvest_all(self) noexcept nogil
-    cdef void _free_foreign(self, uint32_t location) noexcept nogil
+    cdef void free_foreign(self, const uint32_t *locations, uint32_t count) noexcept nogil

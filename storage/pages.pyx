@@ -32,7 +32,10 @@ from storage.words cimport (
 cdef enum:
     TABLE_CHUNK = 512    # page words looked at in one READ of 4 KiB
     CLAIM_CHUNK = 64     # pages claimed by one doorbell
+    FOREIGN_CHUNK = 64   # cells of others' pages that are freed by one doorbell
     HARVEST_PAGES = 32   # page heads read in one doorbell when looking for cells freed by others
+    HARVEST_WORTH = 32   # cells that such a look has to bring, unless the class has fewer than
+    PAGES_FOR_ONE_MORE = 16  # pages
 
 
 @cython.no_gc_clear
@@ -52,6 +55,7 @@ cdef class PageAllocator:
             raise MemoryError("no memory for the page allocator's books")
         for number in range(CELL_CLASSES):
             self.partial[number] = -1
+            self.owned[number] = -1
         self.limit_pages = pages
 
     def __dealloc__(self):
@@ -69,15 +73,18 @@ cdef class PageAllocator:
         cdef int32_t page = self.partial[cell_class]
         cdef uint32_t claimed
         cdef CellPage *state
+        cdef uint32_t harvested = 0
         cdef int word, bit
-        if page < 0 and self.pool.front_end_high_water > 1:
-            self._harvest(cell_class)
+        if page < 0:
+            if self.pool.front_end_high_water > 1:
+                harvested = self._harvest(cell_class)
+            # A harvest of next to nothing would be needed again at once. Where one page more is little, it is better.
+            if harvested == 0 or (harvested < HARVEST_WORTH and self.class_pages[cell_class] >= PAGES_FOR_ONE_MORE):
+                if self.claim_pages(1, &claimed, PAGE_CELLS, cell_class):
+                    self.adopt_cell(claimed, cell_class)
             page = self.partial[cell_class]
         if page < 0:
-            if self.claim_pages(1, &claimed, PAGE_CELLS, cell_class) == 0:
-                return -1
-            self.adopt_cell(claimed, cell_class)
-            page = <int32_t>claimed
+            return -1
         state = &self.cell_pages[page]
         word = 0
         while state.free_bits[word] == 0:
@@ -106,8 +113,7 @@ cdef class PageAllocator:
         state.capacity = capacity
         state.free_cells = capacity
         state.cell_class = cell_class
-        state.owned = True
-        self.class_pages[cell_class] += 1
+        self._own(page)
         self._link(page)
         return 0
 
@@ -117,10 +123,9 @@ cdef class PageAllocator:
         memset(state, 0, sizeof(CellPage))
         state.capacity = CELLS_IN_PAGE[cell_class]
         state.cell_class = cell_class
-        state.owned = True
         state.next_page = -1
         state.previous_page = -1
-        self.class_pages[cell_class] += 1
+        self._own(page)
         self.class_cells[cell_class] += state.capacity
 
     cdef void hold(self, const uint32_t *pages, uint32_t count, uint32_t holder) noexcept nogil:
@@ -170,7 +175,7 @@ cdef class PageAllocator:
         cdef CellPage *state = &self.cell_pages[page]
         cdef uint64_t bit = <uint64_t>1 << (cell & 63)
         if not state.owned:
-            self._free_foreign(location)
+            self.free_foreign(&location, 1)
             return
         if cell >= state.capacity:
             return  # a bit of a page's head that its owner died before zeroing, or damage
@@ -187,49 +192,76 @@ cdef class PageAllocator:
         if state.free_cells == state.capacity and (state.next_page >= 0 or state.previous_page >= 0):
             self._release_cell_page(page)
 
-    cdef void _free_foreign(self, uint32_t location) noexcept nogil:
-        cdef uint64_t offset = self.pool.page_offset(location_page(location)) + (location_cell(location) >> 6) * 8
-        cdef uint64_t bit = <uint64_t>1 << (location_cell(location) & 63)
-        cdef uint64_t seen = 0, found
-        while True:
-            found = self.pool.compare_and_swap(offset, seen, seen | bit)
-            if found == seen or found & bit:
+    cdef void free_foreign(self, const uint32_t *locations, uint32_t count) noexcept nogil:
+        """Take back cells in pages of other front ends: a bit for each in its page's head, for the owner to find."""
+        cdef FabricOp ops[FOREIGN_CHUNK]
+        cdef uint64_t seen[FOREIGN_CHUNK]
+        cdef uint32_t i, asked
+        cdef uint64_t bit, found
+        while count:
+            asked = count if count < FOREIGN_CHUNK else FOREIGN_CHUNK
+            memset(ops, 0, asked * sizeof(FabricOp))
+            for i in range(asked):
+                ops[i].opcode = OP_READ
+                ops[i].offset = self.pool.page_offset(location_page(locations[i])) + (location_cell(locations[i]) >> 6) * 8
+                ops[i].local = &seen[i]
+                ops[i].length = 8
+            if self.pool.submit(ops, asked) != 0:
                 return
-            seen = found
+            for i in range(asked):
+                ops[i].opcode = OP_CAS
+                ops[i].compare = seen[i]
+                ops[i].swap = seen[i] | <uint64_t>1 << (location_cell(locations[i]) & 63)
+                ops[i].length = 0
+            if self.pool.submit(ops, asked) != 0:
+                return
+            for i in range(asked):
+                bit = <uint64_t>1 << (location_cell(locations[i]) & 63)
+                found = ops[i].result
+                while found != ops[i].compare and not found & bit:
+                    # Somebody else set or took a bit of this word, or this batch did.
+                    ops[i].compare = found
+                    found = self.pool.compare_and_swap(ops[i].offset, found, found | bit)
+            locations += asked
+            count -= asked
 
     cdef void harvest_all(self) noexcept nogil:
         """Take back every cell that other front ends have freed, of all classes."""
-        cdef uint32_t left = 0
-        cdef uint32_t number
+        cdef uint32_t number, looked
+        cdef uint64_t pages
         for number in range(CELL_CLASSES):
-            left += <uint32_t>self.class_pages[number]
-        while left:
-            number = self._harvest(-1)
-            if number == 0:
-                break
-            left -= number if number < left else left
+            pages = self.class_pages[number]
+            looked = 0
+            while looked < pages:
+                self._harvest(number)
+                looked += HARVEST_PAGES
 
-    cdef uint32_t _harvest(self, int cell_class) noexcept nogil:
-        """Take back the cells that other front ends have freed in some of our pages; how many pages were looked at.
+    cdef void harvest_some(self) noexcept nogil:
+        """One look at some pages, of the next class that has any."""
+        cdef uint32_t i
+        for i in range(CELL_CLASSES):
+            self.next_harvested = (self.next_harvested + 1) % CELL_CLASSES
+            if self.owned[self.next_harvested] >= 0:
+                self._harvest(self.next_harvested)
+                return
 
-        Pages of one class, or of all of them (-1).
-        """
+    cdef uint32_t _harvest(self, uint32_t cell_class) noexcept nogil:
+        """Take back the cells of a class that other front ends have freed in some of our pages: how many. Each call looks at the next pages."""
         cdef uint64_t heads[HARVEST_PAGES * 16]
         cdef FabricOp ops[HARVEST_PAGES]
         cdef uint32_t pages[HARVEST_PAGES]
-        cdef uint32_t looked = 0, chosen = 0, total = <uint32_t>self.pool.geometry.page_count
-        cdef uint32_t i, word
+        cdef uint32_t chosen = 0, taken = 0, i, word
         cdef uint64_t bits, bit
-        cdef CellPage *state
-        while looked < total and chosen < HARVEST_PAGES and looked < 65536:
-            state = &self.cell_pages[self.harvest_cursor]
-            if state.owned and (cell_class < 0 or state.cell_class == cell_class):
-                pages[chosen] = self.harvest_cursor
-                chosen += 1
-            self.harvest_cursor = (self.harvest_cursor + 1) % total
-            looked += 1
-        if chosen == 0:
+        cdef int32_t page = self.owned[cell_class]
+        if page < 0:
             return 0
+        while chosen < HARVEST_PAGES:
+            pages[chosen] = <uint32_t>page
+            chosen += 1
+            page = self.cell_pages[page].next_owned
+            if page == self.owned[cell_class]:
+                break
+        self.owned[cell_class] = page
         memset(ops, 0, chosen * sizeof(FabricOp))
         for i in range(chosen):
             ops[i].opcode = OP_READ
@@ -243,19 +275,46 @@ cdef class PageAllocator:
                 bits = heads[i * 16 + word]
                 if bits == 0:
                     continue
+                if not self._is_of(pages[i], cell_class):
+                    break  # the rounds take time on a remote pool: it was given back meanwhile
                 if self.pool.compare_and_swap(self.pool.page_offset(pages[i]) + word * 8, bits, 0) != bits:
                     continue  # somebody frees right now: the next harvest takes it
                 while bits:
                     bit = <uint64_t>__builtin_ctzll(bits)
                     bits &= bits - 1
-                    self.free_cell(
-                        make_location(pages[i], <uint32_t>(word * 64 + bit)), self.cell_pages[pages[i]].cell_class
-                    )
-                    if not self.cell_pages[pages[i]].owned:
+                    self.free_cell(make_location(pages[i], <uint32_t>(word * 64 + bit)), cell_class)
+                    taken += 1
+                    if not self._is_of(pages[i], cell_class):
                         break
-                if not self.cell_pages[pages[i]].owned:
-                    break
-        return chosen
+        return taken
+
+    cdef bint _is_of(self, uint32_t page, uint32_t cell_class) noexcept nogil:
+        return self.cell_pages[page].owned and self.cell_pages[page].cell_class == cell_class
+
+    cdef void _own(self, uint32_t page) noexcept nogil:
+        """A page of cells is ours from now on: it joins the ring of its class, as the last one to be looked at."""
+        cdef CellPage *state = &self.cell_pages[page]
+        cdef int32_t first = self.owned[state.cell_class]
+        state.owned = True
+        self.class_pages[state.cell_class] += 1
+        if first < 0:
+            state.next_owned = <int32_t>page
+            state.previous_owned = <int32_t>page
+            self.owned[state.cell_class] = <int32_t>page
+            return
+        state.next_owned = first
+        state.previous_owned = self.cell_pages[first].previous_owned
+        self.cell_pages[state.previous_owned].next_owned = <int32_t>page
+        self.cell_pages[first].previous_owned = <int32_t>page
+
+    cdef void _disown(self, uint32_t page) noexcept nogil:
+        cdef CellPage *state = &self.cell_pages[page]
+        state.owned = False
+        self.class_pages[state.cell_class] -= 1
+        self.cell_pages[state.previous_owned].next_owned = state.next_owned
+        self.cell_pages[state.next_owned].previous_owned = state.previous_owned
+        if self.owned[state.cell_class] == <int32_t>page:
+            self.owned[state.cell_class] = state.next_owned if state.next_owned != <int32_t>page else -1
 
     cdef void _link(self, uint32_t page) noexcept nogil:
         cdef CellPage *state = &self.cell_pages[page]
@@ -284,8 +343,7 @@ cdef class PageAllocator:
     cdef void _release_cell_page(self, uint32_t page) noexcept nogil:
         cdef CellPage *state = &self.cell_pages[page]
         self._unlink(page)
-        state.owned = False
-        self.class_pages[state.cell_class] -= 1
+        self._disown(page)
         self.payload_pages += 1  # free_pages takes it off again
         self.free_pages(&page, 1)
 

@@ -63,6 +63,7 @@ cdef class Reclaimer:
     cdef void _free_unnamed(self, Retired *entries, uint32_t total, uint32_t rows) noexcept nogil
     cdef void _keep(self, Retired entry) noexcept nogil
     cdef void lower_published(self) noexcept nogil
+    cdef void _free_foreign(self, const uint32_t *locations, uint32_t count, uint32_t *of_phase) noexcept nogil
     cdef bint _is_named(self, Retired entry, uint32_t rows) noexcept nogil
     cdef int16_t take_hazard(self, uint64_t name, bint for_pin) noexcept nogil
     cdef void drop_hazard(self, int16_t index) noexcept nogil

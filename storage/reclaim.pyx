@@ -14,11 +14,12 @@ from libc.string cimport memcpy, memset
 from storage.fabric.base cimport OP_READ, OP_WRITE, FabricOp
 from storage.pages cimport PageAllocator
 from storage.pool cimport GLOBAL_HIGH_WATER, ROW_HAZARDS, ROW_LIFE, Pool
-from storage.words cimport FRONT_END_ROW_BYTES, HAZARDS_PER_ROW, MAX_FRONT_ENDS
+from storage.words cimport FRONT_END_ROW_BYTES, HAZARDS_PER_ROW, MAX_FRONT_ENDS, location_page
 
 cdef enum:
     KEPT = 0xFFFF   # no cell class
     ROW_WORDS = 8   # of a front end's row
+    FOREIGN_TOGETHER = 64  # cells of others' pages that are freed together
 
 
 @cython.no_gc_clear
@@ -150,9 +151,12 @@ cdef class Reclaimer:
 
     cdef void _free_unnamed(self, Retired *entries, uint32_t total, uint32_t rows) noexcept nogil:
         cdef uint64_t hazards[HAZARDS_KEPT]
-        cdef uint32_t count = 0, i, j, own = <uint32_t>self.pool.front_end
+        cdef uint32_t foreign[FOREIGN_TOGETHER]
+        cdef uint32_t foreign_of[2]
+        cdef uint32_t count = 0, foreign_count = 0, i, j, own = <uint32_t>self.pool.front_end
         cdef uint64_t name
         cdef bint named, many = False
+        memset(foreign_of, 0, sizeof(foreign_of))
         for i in range(rows):
             for j in range(<uint32_t>self.high_water if i == own else self.row_used[i]):
                 name = self.row[j] if i == own else self.all_rows[i * HAZARDS_PER_ROW + j]
@@ -180,11 +184,28 @@ cdef class Reclaimer:
         for i in range(total):
             if entries[i].cell_class == KEPT:
                 continue
-            self.retired_of[entries[i].phase] -= 1
-            self.allocator.free_cell(entries[i].location, entries[i].cell_class)
+            if self.allocator.cell_pages[location_page(entries[i].location)].owned:
+                self.allocator.free_cell(entries[i].location, entries[i].cell_class)
+                self.retired_of[entries[i].phase] -= 1
+            else:
+                # Each one is a CAS in memory that others write: many of them at once.
+                foreign[foreign_count] = entries[i].location
+                foreign_of[entries[i].phase] += 1
+                foreign_count += 1
             if entries[i].page_count:
                 self.allocator.free_pages(entries[i].pages, entries[i].page_count)
                 free(entries[i].pages)
+            if foreign_count == FOREIGN_TOGETHER:
+                self._free_foreign(foreign, foreign_count, foreign_of)
+                foreign_count = 0
+        self._free_foreign(foreign, foreign_count, foreign_of)
+
+    cdef void _free_foreign(self, const uint32_t *locations, uint32_t count, uint32_t *of_phase) noexcept nogil:
+        self.allocator.free_foreign(locations, count)
+        # Only now: no grace period may pass while something unlinked is not free.
+        self.retired_of[0] -= of_phase[0]
+        self.retired_of[1] -= of_phase[1]
+        of_phase[0] = of_phase[1] = 0
 
     cdef bint _is_named(self, Retired entry, uint32_t rows) noexcept nogil:
         """The slow look through every row, when there are more hazards than the fast one keeps."""

@@ -651,7 +651,7 @@ cdef class Store:
         sparing = budget_ms < SPARING_BELOW_MS and (engine.pool.fabric.is_remote or (several and total_expires <= 0))
         if several:
             if sparing:
-                engine.allocator._harvest(-1)
+                engine.allocator.harvest_some()
             else:
                 engine.allocator.harvest_all()
                 if engine.allocator.used_pages + engine.allocator.reserve_pages > engine.allocator.limit_pages:

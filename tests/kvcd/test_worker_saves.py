@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, cast
 
 import pytest
 
+from kvcd.exchange import Message
+from kvcd.placement import Placement
+from kvcd.service import CHANGES, READY, Service
 from tests.kvcd.test_workers import until
 from tests.kvcd.worker_servers import WorkerServer, fields_of, start
 from tests.servers import Servers
 from tests.wire import encode
+
+if TYPE_CHECKING:
+    from kvcd.channel import Channel
+    from kvcd.context import ServerState
 
 KEYS = 50
 
@@ -77,3 +87,25 @@ def test_shutdown_saves_what_every_worker_stored(servers: Servers, tmp_path: Pat
         with again.process, again.connect_to(0) as wire:
             assert wire.call("DBSIZE") == 2 * KEYS
             assert again.process.stop() == 0
+
+
+def test_changes_before_the_first_report_count() -> None:
+    """Workers begin at the same time: what one has changed before it reports for the first time is not taken for older than the other."""
+    handlers: dict[str, Callable[[Message], object]] = {}
+    sent: list[tuple[str, object]] = []
+    channel = SimpleNamespace(
+        is_alone=False,
+        on=handlers.__setitem__,
+        broadcast=lambda topic, payload: sent.append((topic, payload)),
+        tell=lambda _place, topic, payload: sent.append((topic, payload)),
+    )
+    older, younger = Service(Placement(workers=2)), Service(Placement(place=1, workers=2, start_number=1))
+    older.channel = younger.channel = cast("Channel", channel)
+    younger.attach(cast("ServerState", None), on_client_count=lambda: None)
+    older.ready({})
+    assert [topic for topic, _ in sent] == [CHANGES, READY]  # who asks after the second has an answer, who asked before gets the first
+    older.tell_changes(37)
+    for topic, payload in sent:
+        if topic == CHANGES:
+            handlers[CHANGES](Message(topic, payload, b"", 0))
+    assert younger.changes_elsewhere == 37

@@ -68,6 +68,22 @@ def test_cells_that_others_freed_are_taken_before_another_page() -> None:
     assert empty(first, second) == 0
 
 
+def test_few_cells_that_others_freed_are_not_worth_a_look_each() -> None:
+    """Where a class has many pages, it takes one more instead of looking again after every few cells; with few pages it never does."""
+    for pages, more in ((15, 0), (16, 1)):
+        first = make_store("sim", index_entries=7 * 1000)
+        second = second_store(first)
+        first.maintain(1.0)  # the newcomer is known
+        keys = fill_page(first, pages)
+        assert pages_used(first) == pages
+        finish(second.delete(0, keys[3:8]))
+        second.release_spares()
+        assert finish(first.write(0, b"new", filler(LENGTH, 1))).status == Status.OK
+        assert pages_used(first) == pages + more
+        check(first, keys, set(keys[3:8]))
+        assert empty(first, second) == 0
+
+
 def test_a_cell_freed_while_another_is_being_freed_is_not_lost() -> None:
     """Two front ends set bits of one word: whose CAS comes second tries again."""
     first = make_store("sim", index_entries=7 * 100)
