@@ -666,11 +666,10 @@ cdef void look_again(Engine engine, Batch batch, Request *request, uint32_t sets
 
 
 cdef void release_reservation(Engine engine, Request *request) noexcept nogil:
-    """Set the slot FREE if this request has reserved it."""
-    if not request.takes_over:
-        engine.pool.compare_and_swap(
-            engine.pool.slot_offset(request.slot), request.reserved_word, freed_word(engine.pool.word_format, request.reserved_word)
-        )
+    """Set the slot FREE, whoever reserved it: this key is somewhere else."""
+    engine.pool.compare_and_swap(
+        engine.pool.slot_offset(request.slot), request.reserved_word, freed_word(engine.pool.word_format, request.reserved_word)
+    )
 
 
 cdef bint has_reserved(Engine engine, Batch batch, Request *request) noexcept nogil:
