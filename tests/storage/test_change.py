@@ -198,8 +198,6 @@ def _writes(slow: SlowStore) -> bool:
     return slow.fabric.pending >= 4
 
 
-
-
 @pytest.mark.parametrize("step", range(16))
 def test_what_was_read_during_a_change_is_not_proved_by_its_end(step: int) -> None:
     """Another front end looks, and remembers, after every operation of a removal."""
