@@ -281,7 +281,6 @@ scenario(
     (step("write", X),),
     (step("write_nx", X),),
     index_entries=14,
-    is_small=False,
 )
 scenario(
     "overflow-del",

@@ -132,11 +132,13 @@ def test_the_tag_may_come_from_another_who_inserts_the_key() -> None:
         while slow.fabric.pending < 4:
             slow.perform_posted()
             assert not slow.go_on()
+    free = slot_words(first, 0)[0]
     one.perform(2)  # its cell and the first word
     two.perform_posted()
     restarts = one.store.counters()["restarts"]
     assert one.end().status == Status.OK
     assert one.store.counters()["restarts"] == restarts
+    assert binding(slot_words(first, 0)[0]) == binding(free) + 1, "reserved once"
     assert two.end().status == Status.PRESENT
 
 
