@@ -80,7 +80,7 @@ cdef struct Request:
     uint8_t set_count         # sets read so far: home and the following ones
     uint8_t attempts
     uint8_t memory_attempts
-    uint64_t lower_word       # a reservation of this key in a lower slot, as it was last seen
+    bint takes_over           # the slot was reserved for this key by somebody else: publish in it all the same
     bint raised               # home's overflow word counts us
     bint pages_owned          # the engine claimed the new pages
     bint extended             # all sets of the probing window were read

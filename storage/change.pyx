@@ -1,10 +1,10 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
 """Steps of requests that change the pool: insert, overwrite, delete, evict.
 
-Insert: reserve a FREE slot, write its tag, look at the sets again, publish. Of two front ends that insert the
-same key the one with the lower slot wins; nobody waits, and a front end that stops halfway blocks nobody,
-because a later reservation of the same key may be set FREE by anyone. Overwrite and delete are one CAS
-from the exact word that was read.
+Insert: reserve a FREE slot, write its tag, look at the sets again, publish. All who insert one key meet in the
+lowest slot that is reserved for it, whoever reserved it: each publishes its own value there by CAS from the same
+word, so that whoever fails knows that another got further. Nobody waits, and a front end that stops halfway
+blocks nobody. Overwrite and delete are one CAS from the exact word that was read.
 """
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
@@ -510,15 +510,15 @@ cdef void retire_old(Engine engine, Request *request, bint with_pages) noexcept 
 # ------------------------------------------------------------------ insert
 
 cdef void insert(Engine engine, Batch batch, Request *request) noexcept nogil:
-    """Choose a FREE slot: in the home set if there is one, else in the nearest of the sets that follow."""
-    cdef int number, total = request.set_count * SLOTS_PER_SET
+    """Choose a slot: the lowest that is reserved for this key, else a FREE one, in the home set or the nearest that follows."""
+    cdef int number = first_reserved(request)
     cdef int distance
     cdef FabricOp *op
     cdef uint64_t overflow
-    for number in range(total):
-        if word_state(slot_words(request, number)[0]) == STATE_FREE:
-            break
-    else:
+    request.takes_over = number >= 0
+    if number < 0:
+        number = first_free(request)
+    if number < 0:
         if not request.extended and request.set_count < engine.pool.geometry.set_count:
             request.extended = True
             engine.read_sets(batch, request, MAX_DISTANCE + 1)
@@ -526,14 +526,15 @@ cdef void insert(Engine engine, Batch batch, Request *request) noexcept nogil:
             return
         request.state = AWAIT_INDEX
         return
-    if not is_whole(engine, batch, request, number):
+    if not request.takes_over and not is_whole(engine, batch, request, number):
         return
     if not plan_value(engine, batch, request):
         return
     request.candidate = number
     distance = number // SLOTS_PER_SET
     if distance > 0 and not request.raised:
-        # Raised before anything is put away from home: it may be too high after a crash, never too low.
+        # Raised before anything is put away from home: it may be too high after a crash, never too low. Also by
+        # who takes over: the one who reserved the slot lowers it again.
         overflow = (<uint64_t *>request.sets)[0]
         request.cas_op = batch.round.building.count
         op = emit(batch, OP_CAS, engine.pool.set_offset(request.home), NULL, 0)
@@ -544,7 +545,40 @@ cdef void insert(Engine engine, Batch batch, Request *request) noexcept nogil:
         )
         request.state = RAISE
         return
-    reserve(engine, batch, request)
+    hold(engine, batch, request)
+
+
+cdef bint is_twin(Request *request, int number) noexcept nogil:
+    """Whether both words of a slot belong together and bear this key's tag."""
+    cdef uint64_t *words = slot_words(request, number)
+    return (
+        word1_tag(words[1]) == request.tag and word1_binding(words[1]) == word_binding(words[0])
+        and word1_distance(words[1]) == <uint32_t>(number // SLOTS_PER_SET)
+    )
+
+
+cdef int first_reserved(Request *request) noexcept nogil:
+    """The lowest slot that is reserved for this key, or -1."""
+    cdef int number
+    for number in range(request.set_count * SLOTS_PER_SET):
+        if word_state(slot_words(request, number)[0]) == STATE_RESERVED and is_twin(request, number):
+            return number
+    return -1
+
+
+cdef int first_free(Request *request) noexcept nogil:
+    """The lowest FREE slot, or -1."""
+    cdef int number
+    for number in range(request.set_count * SLOTS_PER_SET):
+        if word_state(slot_words(request, number)[0]) == STATE_FREE:
+            return number
+    return -1
+
+
+cdef uint32_t slot_number(Engine engine, Request *request, int number) noexcept nogil:
+    """Which slot of the pool is ``number`` of the sets read."""
+    cdef uint32_t distance = number // SLOTS_PER_SET
+    return <uint32_t>(((request.home + distance) % engine.pool.geometry.set_count) * SLOTS_PER_SET + number % SLOTS_PER_SET)
 
 
 cdef bint is_whole(Engine engine, Batch batch, Request *request, int number) noexcept nogil:
@@ -574,31 +608,47 @@ cdef void after_raise(Engine engine, Batch batch, Request *request) noexcept nog
         return
     request.raised = True
     (<uint64_t *>request.sets)[0] = op.swap
-    reserve(engine, batch, request)
+    hold(engine, batch, request)
 
 
-cdef void reserve(Engine engine, Batch batch, Request *request) noexcept nogil:
+cdef void hold(Engine engine, Batch batch, Request *request) noexcept nogil:
+    """Reserve the slot, or go on with the reservation that is there; then look at the sets again."""
     cdef uint64_t *words = slot_words(request, request.candidate)
-    cdef uint64_t word = words[0], word1 = words[1]
-    cdef uint32_t distance = request.candidate // SLOTS_PER_SET
-    cdef uint32_t binding = (word_binding(word) + 1) & engine.pool.word_format.binding_mask
-    cdef FabricOp *op
-    request.slot = <uint32_t>(
-        ((request.home + distance) % engine.pool.geometry.set_count) * SLOTS_PER_SET + request.candidate % SLOTS_PER_SET
-    )
-    request.reserved_word = make_word(
-        STATE_RESERVED, False, False, 0, binding, (word_version(word) + 1) & engine.pool.word_format.version_mask,
+    request.slot = slot_number(engine, request, request.candidate)
+    if request.takes_over:
+        request.reserved_word = words[0]
+        request.new_word = live_word(engine, request, word_binding(words[0]), word_version(words[0]) + 1)
+        emit_cell(engine, batch, request, request.new_word)
+        look_again(engine, batch, request, request.set_count)
+        request.state = RESERVE
+        return
+    reserve(engine, batch, request, words[0], words[1], own_word(engine, words[0]))
+
+
+cdef uint64_t own_word(Engine engine, uint64_t word) noexcept nogil:
+    """The reservation by this front end that follows ``word``."""
+    return make_word(
+        STATE_RESERVED, False, False, 0, (word_binding(word) + 1) & engine.pool.word_format.binding_mask,
+        (word_version(word) + 1) & engine.pool.word_format.version_mask,
         (<uint32_t>engine.pool.incarnation << 8) | <uint32_t>engine.pool.front_end,
     )
-    request.new_word = live_word(engine, request, binding, word_version(word) + 2)
+
+
+cdef void reserve(
+    Engine engine, Batch batch, Request *request, uint64_t word, uint64_t word1, uint64_t reserved_word
+) noexcept nogil:
+    """Both words of the slot by CAS, one after the other, the new cell before them and a look at the sets behind."""
+    cdef FabricOp *op
+    request.reserved_word = reserved_word
+    request.new_word = live_word(engine, request, word_binding(reserved_word), word_version(reserved_word) + 1)
     emit_cell(engine, batch, request, request.new_word)
     request.cas_op = batch.round.building.count
     op = emit(batch, OP_CAS, engine.pool.slot_offset(request.slot), NULL, 0)
     op.compare = word
-    op.swap = request.reserved_word
+    op.swap = reserved_word
     op = emit(batch, OP_CAS, engine.pool.slot_offset(request.slot) + 8, NULL, 0)
     op.compare = word1
-    op.swap = make_word1(request.tag, distance, binding)
+    op.swap = make_word1(request.tag, request.candidate // SLOTS_PER_SET, word_binding(reserved_word))
     look_again(engine, batch, request, request.set_count)
     request.state = RESERVE
 
@@ -616,26 +666,47 @@ cdef void look_again(Engine engine, Batch batch, Request *request, uint32_t sets
 
 
 cdef void release_reservation(Engine engine, Request *request) noexcept nogil:
+    """Set the slot FREE, whoever reserved it: this key is somewhere else."""
     engine.pool.compare_and_swap(
         engine.pool.slot_offset(request.slot), request.reserved_word, freed_word(engine.pool.word_format, request.reserved_word)
     )
 
 
-cdef void after_reserve(Engine engine, Batch batch, Request *request) noexcept nogil:
-    """The slot is reserved under our tag and the sets were read after that: is anyone else there with this key?"""
+cdef bint has_reserved(Engine engine, Batch batch, Request *request) noexcept nogil:
+    """Whether both words of the slot are this request's; else it has gone on otherwise.
+
+    Two that choose one slot post both CAS unconditionally: one of them may win the first word, and the other the second.
+    """
     cdef FabricOp *first = &batch.round.finished.items[request.cas_op]
     cdef FabricOp *second = &batch.round.finished.items[request.cas_op + 1]
-    cdef int number, total, mine = request.candidate
-    cdef uint64_t *words
+    cdef uint64_t found = second.result, renewed
+    if first.result != first.compare:
+        engine.restart(batch, request)
+        return False
+    # Who inserts the same key writes the same second word.
+    if found == second.compare or found == second.swap:
+        return True
+    if word1_binding(found) == word_binding(request.reserved_word):
+        # Of another key. The slot stays reserved, under the next binding: set FREE both could begin again for ever. Not in the
+        # doorbell that replaces the second word: until the first has changed the other may publish here what it names.
+        renewed = own_word(engine, request.reserved_word)
+        if engine.pool.compare_and_swap(engine.pool.slot_offset(request.slot), request.reserved_word, renewed) == request.reserved_word:
+            reserve(engine, batch, request, renewed, found, renewed)
+            return False
+    else:
+        release_reservation(engine, request)
+    engine.restart(batch, request)
+    return False
+
+
+cdef void after_reserve(Engine engine, Batch batch, Request *request) noexcept nogil:
+    """The slot is reserved under our tag and the sets were read after that: is anyone else there with this key?"""
+    cdef int number, mine = request.candidate
+    cdef uint64_t word
     cdef uint32_t wanted, expelled = 0
     cdef FabricOp *op
     if not request.extended_check:
-        if first.result != first.compare:
-            engine.restart(batch, request)
-            return
-        if second.result != second.compare:
-            release_reservation(engine, request)
-            engine.restart(batch, request)
+        if not request.takes_over and not has_reserved(engine, batch, request):
             return
         wanted = overflow_distance((<uint64_t *>request.sets)[0]) + 1
         if wanted > request.set_count:
@@ -646,39 +717,32 @@ cdef void after_reserve(Engine engine, Batch batch, Request *request) noexcept n
     if request.condition == CONDITION_NX and <uint32_t>request.epoch_after != request.epoch:
         begin_after_flush(engine, batch, request)
         return
-    total = request.set_count * SLOTS_PER_SET
-    for number in range(total):
-        words = slot_words(request, number)
-        if (
-            number == mine or word1_tag(words[1]) != request.tag or word1_binding(words[1]) != word_binding(words[0])
-            or word1_distance(words[1]) != <uint32_t>(number // SLOTS_PER_SET)
-        ):
+    # The second word may have been read torn when the slot was chosen; behind that it is whole.
+    if request.takes_over and (slot_words(request, mine)[0] != request.reserved_word or not is_twin(request, mine)):
+        engine.restart(batch, request)
+        return
+    for number in range(request.set_count * SLOTS_PER_SET):
+        if number == mine or not is_twin(request, number):
             continue
-        if word_state(words[0]) == STATE_LIVE:
+        word = slot_words(request, number)[0]
+        if word_state(word) == STATE_LIVE:
             # LIVE: perhaps this very key. Our reservation goes, the look-up compares the keys.
             if not is_other_key(engine, request, number):
                 release_reservation(engine, request)
                 engine.restart(batch, request)
                 return
-        elif word_state(words[0]) == STATE_RESERVED:
+        elif word_state(word) == STATE_RESERVED:
             if number < mine:
-                # One that has not moved since the last look is slow or dead. Any other makes progress, and the lowest wins.
-                if words[0] != request.lower_word:
-                    request.lower_word = words[0]
-                    release_reservation(engine, request)
-                    engine.restart(batch, request)
-                    return
+                # All meet in the lowest: whoever fails there fails because another has published.
+                release_reservation(engine, request)
+                engine.restart(batch, request)
+                return
             if expelled == 0:
                 request.cas_op = batch.round.building.count
             expelled += 1
-            op = emit(batch, OP_CAS,
-                engine.pool.slot_offset(
-                    ((request.home + number // SLOTS_PER_SET) % engine.pool.geometry.set_count) * SLOTS_PER_SET
-                    + number % SLOTS_PER_SET
-                ), NULL, 0,
-            )
-            op.compare = words[0]
-            op.swap = freed_word(engine.pool.word_format, words[0])
+            op = emit(batch, OP_CAS, engine.pool.slot_offset(slot_number(engine, request, number)), NULL, 0)
+            op.compare = word
+            op.swap = freed_word(engine.pool.word_format, word)
     if expelled:
         request.expelled = expelled
         request.state = EXPEL
@@ -694,9 +758,7 @@ cdef bint is_other_key(Engine engine, Request *request, int number) noexcept nog
     cdef uint32_t size
     if not engine.valid_location(word):
         # Torn, and not damaged: perhaps this very key.
-        return engine.is_damaged(
-            ((request.home + number // SLOTS_PER_SET) % engine.pool.geometry.set_count) * SLOTS_PER_SET + number % SLOTS_PER_SET, word
-        )
+        return engine.is_damaged(slot_number(engine, request, number), word)
     size = CELL_BYTES[word_class(word)]
     if size > HEAD_BYTES_MAX + request.key_bytes:
         size = HEAD_BYTES_MAX + request.key_bytes
@@ -712,7 +774,8 @@ cdef void after_expel(Engine engine, Batch batch, Request *request) noexcept nog
     cdef FabricOp *op
     for i in range(request.expelled):
         op = &batch.round.finished.items[request.cas_op + i]
-        if op.result != op.compare:
+        # Gone, or reserved anew: that one has looked at the sets since, and seen this slot.
+        if word_state(op.result) == STATE_LIVE:
             # It was published in between: ours must not be.
             release_reservation(engine, request)
             engine.restart(batch, request)

@@ -340,8 +340,9 @@ cdef class SimulatedFabric(Fabric):
             self.is_over(posted)
 
     def choices(self) -> list:
-        """Operations that may be performed next: (identity, kind, offset, length, whether it is fenced, queue).
+        """Operations that may be performed next: (identity, kind, offset, length, whether it is fenced, queue, message).
 
+        The message is the place in its doorbell of the operation that this is, or is a piece of.
         Of one queue the identities ascend in the order of posting. They are the same in every run in which this front end saw the same.
         """
         cdef list found = []
@@ -355,6 +356,7 @@ cdef class SimulatedFabric(Fabric):
                 found.append((
                     task.posted.ticket * TASKS_OF_DOORBELL + task.number, _NAMES[task.op.opcode], task.op.offset + task.done_bytes,
                     task.end_bytes - task.done_bytes if task.op.opcode < OP_CAS else 8, task.op.flags & OP_FENCE != 0, number,
+                    <int>(task.op - task.posted.copies),
                 ))
         return found
 

@@ -15,6 +15,7 @@ from tests.exploration.aftermath import judge
 from tests.exploration.explorer import Explorer, Report
 from tests.exploration.random_walk import Swarm, Walk
 from tests.exploration.scenarios import ADOPTIONS, SCENARIOS, Scenario
+from tests.exploration.tears import tears
 from tests.exploration.world import World
 
 
@@ -49,6 +50,12 @@ def explorations(scenario: Scenario, *, kills: bool, limit: int, judged: Callabl
             changes += 1
 
 
+def torn_explorations(scenario: Scenario, at_once: int, *, limit: int, judged: Callable[[World], object] = judge) -> Iterator[Report]:
+    """Explore a scenario with torn operations, in every choice of so many places; 0: torn at all places."""
+    for cuts in tears(scenario, at_once):
+        yield Explorer(scenario, judged, cuts=cuts, limit=limit, on_progress=show).explore()
+
+
 def row(name: str, reports: list[Report]) -> str:
     """Return what was explored of a scenario, as a line of a table."""
     outcomes = set[object]().union(*(report.outcomes for report in reports))
@@ -75,7 +82,9 @@ def main() -> None:
     parser.add_argument("--bits", type=int, nargs=2, default=(8, 14), metavar=("BINDING", "VERSION"), help="of the walks' pools")
     parser.add_argument("--adopt", action="store_true", help="the dead of a walk are adopted while others work, and newcomers come")
     parser.add_argument("--sleep", action="store_true", help="one front end of each walk is stopped for a while")
+    parser.add_argument("--insert", action="store_true", help="all front ends of the walks insert and remove one key")
     parser.add_argument("--small", action="store_true", help="only scenarios that are complete within seconds")
+    parser.add_argument("--torn", type=int, metavar="PLACES", help="tear operations at so many places at once, in every choice; 0: at all")
     parser.add_argument("--table", action="store_true", help="a line of a table for each scenario")
     options = parser.parse_args()
     if options.random:
@@ -85,6 +94,7 @@ def main() -> None:
             lambda seed: Walk(
                 seed, front_ends=options.front_ends, kills=options.deaths, grain_bytes=options.grain, binding_bits=options.bits[0],
                 version_bits=options.bits[1], adopts=options.adopt, sleeps=options.sleep,
+                inserts=options.insert,
             ), judge,
         )  # fmt: skip
         print(
@@ -95,7 +105,11 @@ def main() -> None:
         if (options.scenario and name not in options.scenario) or (options.small and not scenario.is_small):
             continue
         reports = []
-        for report in explorations(scenario, kills=options.kills or scenario.dies_at_once, limit=options.limit):
+        if options.torn is None:
+            explored = explorations(scenario, kills=options.kills or scenario.dies_at_once, limit=options.limit)
+        else:
+            explored = torn_explorations(scenario, options.torn, limit=options.limit)
+        for report in explored:
             reports.append(report)
             if not options.table:
                 print(json.dumps(told(report)), flush=True)

@@ -32,6 +32,8 @@ def are_dependent(one: Choice, other: Choice) -> bool:
 
 def must_follow(later: Choice, earlier: Choice) -> bool:
     """Whether one operation may not overtake another that was posted before it by the same front end on the same queue pair."""
+    if earlier.key >> DOORBELL_SHIFT == later.key >> DOORBELL_SHIFT and earlier.message == later.message:
+        return False  # pieces of one message
     if earlier.kind == Kind.WRITE or later.fenced:
         return True
     return earlier.kind in (Kind.CAS, Kind.FAA, Kind.COUNT) and later.kind != Kind.WRITE

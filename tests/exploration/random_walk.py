@@ -14,6 +14,7 @@ from tests.storage.pools import PAGE_BYTES
 KEYS = (K, b"yek", b"c")
 STEPS_LIMIT = 20_000  # of one run
 ADOPTING = ("read", "write", "write", "write_nx", "delete", "flush", "collect", "maintain", "adopt", "adopt")
+INSERTING = ("write", "write_nx", "write_nx", "delete")
 NAMES = ("read", "read", "exists", "write", "write", "write_nx", "swap", "delete", "flush", "collect", "maintain")
 
 
@@ -30,6 +31,7 @@ class Walk:
     version_bits: int = 14
     adopts: bool = False  # the dead are dead at once, others find out while they work, and newcomers take their numbers
     sleeps: bool = False  # one front end is stopped somewhere and wakes when all others have ended, or somewhat earlier
+    inserts: bool = False  # all insert one key, and remove it
     lengths: tuple[int, ...] = (SMALL, SMALL, 700, TWO_PAGES)
     chosen: list[int] = field(default_factory=list)
 
@@ -40,8 +42,10 @@ class Walk:
         for _ in range(self.front_ends):
             script: list[Step] = []
             for _ in range(self.steps):
-                name = choose.choice(ADOPTING if self.adopts else NAMES)
+                name = choose.choice(INSERTING if self.inserts else ADOPTING if self.adopts else NAMES)
                 keys = () if name in ("flush", "collect", "maintain", "adopt") else KEYS if name == "exists" else (choose.choice(KEYS),)
+                if self.inserts:
+                    keys = (K,)
                 script.append(step(name, *keys, length=choose.choice(self.lengths)))
             scripts.append((*script, COLLECT))
         newcomer = (step("read", K), step("write", K), step("adopt"), step("write", b"yek"), COLLECT)
@@ -117,6 +121,7 @@ class Swarm:
             except AssertionError as error:
                 options = f"--seed {seed} --front-ends {walk.front_ends} --deaths {walk.kills} --grain {walk.grain_bytes}"
                 options += f" --bits {walk.binding_bits} {walk.version_bits}{' --adopt' * walk.adopts}{' --sleep' * walk.sleeps}"
+                options += " --insert" * walk.inserts
                 error.add_note(f"replay: python -m tests.exploration --random {options}")
                 prefix = shrink(walk, judge)
                 error.add_note(f"its first {prefix} events at random, then always the first that may happen, fail too")

@@ -33,7 +33,7 @@ class Scenario:
     policy: str = "noeviction"
     binding_bits: int = 8
     version_bits: int = 14
-    doorbells_limit: int = 40  # of one front end; two that insert one key can keep each other from ending for as long as they keep step
+    doorbells_limit: int = 40  # of one front end: whoever rings more often is kept from ending by others
     is_small: bool = True  # complete within seconds
     # With these who is killed is dead at once, and others may find out while they work; without, when all others have ended.
     dies_at_once: bool = False
@@ -93,10 +93,46 @@ def scenario(name: str, why: str, setup: tuple[tuple[int, Step], ...], *scripts:
     SCENARIOS[name] = replace(Scenario(name, why, setup, scripts), **options)  # type: ignore[arg-type]
 
 
-scenario("set-set", "two inserts of one key: one slot remains", WARM, (step("write", K),), (step("write", K),), doorbells_limit=6)
+scenario("set-set", "two inserts of one key: one slot remains", WARM, (step("write", K),), (step("write", K),))
 scenario("set-get", "a reader beside an insert", WARM, (step("write", K),), (step("read", K), step("read", K)))
-scenario("setnx-setnx", "exactly one winner", WARM, (step("write_nx", K),), (step("write_nx", K),), doorbells_limit=6)
-scenario("setnx-set", "the winner is told apart from an overwrite", WARM, (step("write_nx", K),), (step("write", K),), doorbells_limit=6)
+scenario("get-del", "a reader beside a removal", THERE, (step("delete", K),), (step("read", K),))
+scenario("match-set", "a look for several beside an insert", THERE, (step("write", b"yek"),), (step("exists", K, b"yek"),))
+scenario("setnx-setnx", "exactly one winner", WARM, (step("write_nx", K),), (step("write_nx", K),))
+scenario("setnx-set", "the winner is told apart from an overwrite", WARM, (step("write_nx", K),), (step("write", K),))
+scenario("set-other", "two keys in one slot: one wins its first word, one its second", WARM, (step("write", K),), (step("write", b"yek"),))
+scenario(
+    "del-set-setnx",
+    "a lower slot comes free while another inserts the same key behind it",
+    (*WARM, (0, step("write", b"front"))),
+    (step("delete", b"front"), step("write", K)),
+    (step("write_nx", K),),
+)
+scenario(
+    "set-del-setnx",
+    "what was published before the other has looked again is gone when it publishes",
+    WARM,
+    (step("write", K), step("delete", K)),
+    (step("write_nx", K), step("read", K)),
+    is_small=False,
+)
+scenario(
+    "set-set-set",
+    "three inserts of one key meet in the lowest slot",
+    (*WARM, (2, step("write", b"w2"))),
+    (step("write", K),),
+    (step("write", K),),
+    (step("write", K),),
+    is_small=False,
+)
+scenario(
+    "setnx-setnx-setnx",
+    "exactly one winner of three",
+    (*WARM, (2, step("write", b"w2"))),
+    (step("write_nx", K),),
+    (step("write_nx", K),),
+    (step("write_nx", K),),
+    is_small=False,
+)
 scenario("del-setnx", "an insert beside the removal of what was there", THERE, (step("delete", K),), (step("write_nx", K),))
 scenario(
     "del-setnx-get", "the same, and a look afterwards", THERE, (step("delete", K), step("read", K)), (step("write_nx", K),), is_small=False
@@ -236,7 +272,15 @@ scenario(
     (step("write", X),),
     (step("write", Y),),
     index_entries=14,
-    doorbells_limit=7,
+    is_small=False,
+)
+scenario(
+    "overflow-twins",
+    "one key put away from a full home by two at once",
+    FULL_HOME,
+    (step("write", X),),
+    (step("write_nx", X),),
+    index_entries=14,
 )
 scenario(
     "overflow-del",
@@ -253,8 +297,6 @@ scenario(
     (step("delete", HERE[0]), step("write", X)),
     (step("write_nx", X),),
     index_entries=14,
-    doorbells_limit=9,
-    is_small=False,
 )
 scenario("claim", "both claim their first pages", (), (step("write", b"x"),), (step("write", b"y", length=TWO_PAGES),), is_small=False)
 scenario(

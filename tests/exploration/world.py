@@ -54,6 +54,7 @@ class Choice(NamedTuple):
     end: int
     fenced: bool = False
     queue: int = -1
+    message: int = -1  # of its doorbell; pieces of one come in any order
     changes: bool = True  # known once it has happened: a CAS that fails is a READ to all others
 
 
@@ -306,7 +307,7 @@ class World:
             if client.waits_for is not None:
                 found.append(Choice(upper | STEP_BIT | client.steps_passed, client.number, client.waits_for, 0, 0))
             may_change = client.mutations != client.mutations_limit
-            for identity, name, begin, length, fenced, queue in client.fabric.choices():
+            for identity, name, begin, length, fenced, queue, message in client.fabric.choices():
                 kind = KINDS[name]
                 if kind == Kind.FAA and begin in self._counters:
                     kind = Kind.COUNT
@@ -314,7 +315,7 @@ class World:
                     continue
                 if begin in self._heat:
                     begin = length = 0
-                found.append(Choice(upper | identity, client.number, kind, begin, begin + length, fenced, queue))
+                found.append(Choice(upper | identity, client.number, kind, begin, begin + length, fenced, queue, message))
         return found
 
     def _may_begin(self, client: Client) -> bool:

@@ -15,7 +15,9 @@ WORDS_TESTS = "tests/storage/test_words.py"
 CHANGE_TESTS = "tests/storage/test_change.py"
 CROWDED = f"{INTERLEAVING}::test_two_front_ends_on_crowded_sets"
 OVERFLOW = f"{BATCHES}::test_keys_that_overflow_each_other"
-LOWER = f"{CHANGE_TESTS}::test_a_reservation_in_a_lower_slot_goes_first_for_as_long_as_it_moves"
+STOPPED = f"{CHANGE_TESTS}::test_who_has_reserved_and_stops_keeps_nobody"
+GONE = f"{CHANGE_TESTS}::test_who_has_gone_before_it_was_expelled_keeps_nobody"
+CROSSED = f"{CHANGE_TESTS}::test_of_two_keys_in_one_slot_the_one_that_has_the_first_word_stays"
 TWIN = f"{INTERLEAVING}::test_a_twin_in_a_lower_slot"
 
 MUTANTS = (
@@ -23,8 +25,8 @@ MUTANTS = (
         "twin-not-looked-for",
         "publish-then-look: two SETNX of one key in two slots would both succeed",
         CHANGE,
-        "            number == mine or word1_tag(words[1]) != request.tag or",
-        "            True or word1_tag(words[1]) != request.tag or",
+        "        if number == mine or not is_twin(request, number):",
+        "        if True:",
         DUEL,
         TWIN,
     ),
@@ -41,40 +43,56 @@ MUTANTS = (
         "expulsion-not-checked",
         "a reservation that could not be expelled was published: the key is there already",
         CHANGE,
-        "        if op.result != op.compare:\n            # It was published in between: ours must not be.",
-        "        if False:\n            # It was published in between: ours must not be.",
+        "        if word_state(op.result) == STATE_LIVE:",
+        "        if False:",
         CHANGE_TESTS,
     ),
     one(
-        "lower-reservation-always-waited-for",
+        "expulsion-of-what-has-gone-counts-as-lost",
+        "of two that keep step one gives way and the other takes that for a publication: both begin again, and again",
+        CHANGE,
+        "        if word_state(op.result) == STATE_LIVE:",
+        "        if op.result != op.compare:",
+        GONE,
+    ),
+    one(
+        "reservation-not-taken-over",
         "whoever stops with a slot reserved would block the key for everybody",
         CHANGE,
-        "                if words[0] != request.lower_word:",
-        "                if True:",
-        LOWER,
+        "    cdef int number = first_reserved(request)",
+        "    cdef int number = -1",
+        STOPPED,
     ),
     one(
-        "lower-reservation-expelled-at-once",
-        "of two that insert one key each would expel the other, again and again",
+        "lower-reservation-expelled",
+        "of two that see each other both would be expelled",
         CHANGE,
-        "                if words[0] != request.lower_word:",
-        "                if False:",
-        LOWER,
+        "            if number < mine:",
+        "            if False:",
+        GONE,
     ),
     one(
-        "lower-reservation-expelled-though-it-moves",
-        "one that was seen before and has begun again since makes progress: expelling it may go on for ever",
+        "lost-tag-of-this-key-counts-as-lost",
+        "who inserts the same key has written the very tag: nothing is lost",
         CHANGE,
-        "                if words[0] != request.lower_word:",
-        "                if request.lower_word == 0:",
-        LOWER,
+        "    if found == second.compare or found == second.swap:",
+        "    if found == second.compare:",
+        f"{CHANGE_TESTS}::test_the_tag_may_come_from_another_who_inserts_the_key",
+    ),
+    one(
+        "slot-with-another-tag-given-up",
+        "of two keys in one slot each has one word: both would begin again for as long as they keep step",
+        CHANGE,
+        "    if word1_binding(found) == word_binding(request.reserved_word):",
+        "    if False:",
+        CROSSED,
     ),
     one(
         "tag-not-checked",
         "a slot whose second word somebody else holds would be published under the wrong key's tag",
         CHANGE,
-        "        if second.result != second.compare:",
-        "        if False:",
+        "    if found == second.compare or found == second.swap:",
+        "    if True:",
         CHANGE_TESTS,
     ),
     one(
@@ -140,8 +158,8 @@ MUTANTS = (
         "binding-not-advanced",
         "the tag of the slot's earlier key would count for the new one",
         CHANGE,
-        "binding = (word_binding(word) + 1) & engine.pool.word_format.binding_mask",
-        "binding = word_binding(word)",
+        "STATE_RESERVED, False, False, 0, (word_binding(word) + 1) & engine.pool.word_format.binding_mask,",
+        "STATE_RESERVED, False, False, 0, word_binding(word),",
         WORDS_TESTS,
         INTERLEAVING,
     ),

@@ -9,29 +9,37 @@ import pytest
 from storage.interface import Condition, Status
 from storage.store import Store
 from tests.storage.pools import finish, make_store, second_store
-from tests.storage.slow_motion import LIVE, RESERVED, SlowStore, simulated, slot_offset, slot_words, states
+from tests.storage.slow_motion import FREE, LIVE, RESERVED, SlowStore, binding, simulated, slot_words, states
 
 KEYS = [b"block:%02d" % number for number in range(8)]
+
+
+def reserve_behind(first: Store, condition: Condition) -> SlowStore:
+    """Let another front end reserve slot 1 for a key, and look at the sets, while ``first`` is about to reserve slot 0 for the same key."""
+    finish(first.write(0, b"in front", b"x"))
+    slow = SlowStore(first, 1)
+    slow.begin(lambda store: store.write(0, b"key", b"slow", condition=condition))
+    while slow.fabric.pending < 4:  # the doorbell that reserves: a cell, both words, the sets
+        slow.perform_posted()
+        assert not slow.go_on()
+    finish(first.delete(0, [b"in front"]))
+    return slow
 
 
 @pytest.mark.parametrize("condition", [Condition.NX, Condition.ALWAYS])
 def test_who_could_not_be_expelled_has_won(condition: Condition) -> None:
     """One is reserved in a higher slot; the other, in a lower one, is about to expel it when it publishes."""
     first = make_store("sim", index_entries=7)
-    finish(first.write(0, b"in front", b"x"))
-    slow = SlowStore(first, 1)
-    slow.begin(lambda store: store.write(0, b"key", b"slow", condition=condition))
-    while RESERVED not in states(first):
-        slow.perform_posted()
-        assert not slow.go_on()
-        slow.perform_posted()
-    finish(first.delete(0, [b"in front"]))
+    slow = reserve_behind(first, condition)
     rung = 0
 
     def publish(operations: list[tuple[str, int, int]]) -> None:
         nonlocal rung
         rung += 1
-        if rung == 3:  # the sets were read, the lower slot is reserved, this doorbell expels
+        if rung == 2:  # the sets were read
+            slow.perform_posted()
+            assert states(first)[:2] == [FREE, RESERVED]
+        if rung == 3:  # the lower slot is reserved, this doorbell expels
             assert states(first)[:2] == [RESERVED, RESERVED]
             slow.go_on()
             slow.perform_posted()
@@ -50,31 +58,115 @@ def test_who_could_not_be_expelled_has_won(condition: Condition) -> None:
     assert finish(first.exists(0, [b"key"])) == [False]
 
 
-def test_a_reservation_in_a_lower_slot_goes_first_for_as_long_as_it_moves() -> None:
-    """Whoever makes progress is waited for; one that is as it was at the last look is slow or dead, and blocks nobody."""
+def test_who_has_gone_before_it_was_expelled_keeps_nobody() -> None:
+    """The one in the higher slot has seen the lower one and given way, just as that is about to expel it."""
+    first = make_store("sim", index_entries=7)
+    slow = reserve_behind(first, Condition.NX)
+    before = first.counters()["restarts"]
+    rung = 0
+
+    def give_way(operations: list[tuple[str, int, int]]) -> None:
+        nonlocal rung
+        rung += 1
+        if rung == 2:
+            slow.perform(3)  # the cell and both words
+            assert states(first)[:2] == [FREE, RESERVED]
+        if rung == 3:
+            assert states(first)[:2] == [RESERVED, RESERVED]
+            slow.perform_posted()
+            slow.go_on()
+            slow.perform_posted()
+            assert states(first)[:2] == [RESERVED, FREE], "the lower one goes first"
+
+    simulated(first).before_round = give_way
+    assert finish(first.write(0, b"key", b"first", condition=Condition.NX)).status == Status.OK
+    simulated(first).before_round = None
+    assert rung == 4, "read the sets, reserve, expel, publish"
+    assert first.counters()["restarts"] == before
+    assert slow.end().status == Status.PRESENT
+    assert finish(first.scan(0, 0, 100))[1] == [b"key"]
+
+
+@pytest.mark.parametrize("condition", [Condition.NX, Condition.ALWAYS])
+def test_who_has_reserved_and_stops_keeps_nobody(condition: Condition) -> None:
+    """Another publishes in the slot that is reserved for its key."""
     first = make_store("sim", index_entries=7)
     slow = SlowStore(first, 1)
-    slow.begin(lambda store: store.write(0, b"key", b"slow", condition=Condition.NX))
+    slow.begin(lambda store: store.write(0, b"key", b"slow", condition=condition))
     while RESERVED not in states(first):
         slow.perform_posted()
         assert not slow.go_on()
         slow.perform_posted()
-    other = SlowStore(first, 2, seed=3)
-    other.begin(lambda store: store.write(0, b"key", b"other", condition=Condition.NX))
-    looks = 0
-    while looks < 5:
-        other.perform_posted()
-        if states(first)[1] == RESERVED:
-            looks += 1
-        else:
-            # As if it had given way to somebody else, and begun again.
-            word, _ = slot_words(first, 0)
-            first.pool.write(slot_offset(first, 0), (word + (1 << 18)).to_bytes(8, "little"))
-        assert not other.go_on()
-        assert states(first)[0] == RESERVED, "it was on its way"
-    assert other.end().status == Status.OK
-    assert slow.end().status == Status.PRESENT
+    before = first.counters()["restarts"]
+    assert finish(first.write(0, b"key", b"first", condition=condition)).status == Status.OK
+    assert first.counters()["restarts"] == before
+    assert states(first)[:2] == [LIVE, FREE]
+    assert finish(first.read(0, b"key")).payload == b"first"
+    assert slow.end().status == (Status.PRESENT if condition == Condition.NX else Status.OK)
     assert finish(first.scan(0, 0, 100))[1] == [b"key"]
+
+
+@pytest.mark.parametrize("steps", range(1, 6))
+def test_inserts_of_one_key_in_step_end(steps: int) -> None:
+    """Three who take turns after every so many operations do not make each other begin again and again."""
+    first = make_store("sim", index_entries=7)
+    stores = [SlowStore(first, number, seed=number) for number in (1, 2, 3)]
+    for slow in stores:
+        slow.begin(lambda store: store.write(0, b"key", b"x" * store.pool.front_end))
+    for _ in range(200):
+        for slow in stores:
+            slow.perform(steps)
+            slow.go_on()
+    for slow in stores:
+        assert slow.answers, "it has not ended by now"
+        assert slow.end().status == Status.OK
+    assert finish(first.scan(0, 0, 100))[1] == [b"key"]
+
+
+def test_the_tag_may_come_from_another_who_inserts_the_key() -> None:
+    """One has won the first word of a slot, another of the same key the second: what it says is right."""
+    first = make_store("sim", index_entries=7)
+    one, two = SlowStore(first, 1), SlowStore(first, 2)
+    for slow in (one, two):
+        slow.begin(lambda store: store.write(0, b"key", b"v", condition=Condition.NX))
+        while slow.fabric.pending < 4:
+            slow.perform_posted()
+            assert not slow.go_on()
+    free = slot_words(first, 0)[0]
+    one.perform(2)  # its cell and the first word
+    two.perform_posted()
+    restarts = one.store.counters()["restarts"]
+    assert one.end().status == Status.OK
+    assert one.store.counters()["restarts"] == restarts
+    assert binding(slot_words(first, 0)[0]) == binding(free) + 1, "reserved once"
+    assert two.end().status == Status.PRESENT
+
+
+def test_of_two_keys_in_one_slot_the_one_that_has_the_first_word_stays() -> None:
+    """The other has won the second word: the slot is reserved for neither until its holder has taken that too."""
+    first = make_store("sim", index_entries=7)
+    one, two = SlowStore(first, 1), SlowStore(first, 2)
+    for slow, key in ((one, b"one"), (two, b"two")):
+        slow.begin(lambda store, key=key: store.write(0, key, b"v"))  # type: ignore[misc]
+        while slow.fabric.pending < 4:
+            slow.perform_posted()
+            assert not slow.go_on()
+    free = slot_words(first, 0)[0]
+    one.perform(2)  # its cell and the first word
+    two.perform_posted()
+    one.perform_posted()
+    restarts = [slow.store.counters()["restarts"] for slow in (one, two)]
+    seen = set()
+    for _ in range(20):
+        one.perform()
+        one.go_on()
+        seen.add(slot_words(first, 0)[0] & 3)
+    assert seen == {RESERVED, LIVE}
+    assert binding(slot_words(first, 0)[0]) == binding(free) + 2
+    assert one.end().status == two.end().status == Status.OK
+    assert one.store.counters()["restarts"] == restarts[0]
+    assert two.store.counters()["restarts"] == restarts[1] + 1
+    assert sorted(finish(first.scan(0, 0, 100))[1]) == [b"one", b"two"]
 
 
 def test_a_slot_whose_tag_somebody_else_wrote_is_not_published() -> None:
@@ -106,8 +198,6 @@ def test_a_slot_whose_tag_somebody_else_wrote_is_not_published() -> None:
 def _writes(slow: SlowStore) -> bool:
     """Whether the doorbell that is posted is the one that reserves: it has a cell to write, two CAS and a READ."""
     return slow.fabric.pending >= 4
-
-
 
 
 @pytest.mark.parametrize("step", range(16))
