@@ -38,6 +38,20 @@ cdef enum RunResult:
     RUN_DONE = 0
     RUN_WAITS = 1    # nothing was done: too much is pinned by unread replies; offer all again after a release
 
+cdef enum ChainPhase:
+    PHASE_NONE = 0
+    PHASE_LOOKUP
+    PHASE_GET
+    PHASE_SET
+
+# What a connection's commands say of the chain it is at. Wrong guesses cost hits, nothing else.
+cdef struct Chain:
+    uint8_t phase
+    uint32_t asked     # keys that its look-up named
+    uint32_t found     # of these, the leading ones that were there
+    uint32_t place     # blocks of the chain before the next one
+    uint32_t known     # blocks of it that were stored and remembered
+
 # One command of the run and its requests.
 cdef struct Pending:
     uint8_t command
@@ -63,6 +77,8 @@ cdef class FastLane:
     cdef uint64_t calls[FAST_COMMANDS]
     cdef uint32_t payload_reads       # requests of the run that may need a pin
     cdef int64_t now_ms
+    cdef Chain *chain                 # of the connection whose commands are taken
+    cdef public bint infers_chains    # from the order of EXISTS, GET and SET
     cdef void set_time(self) noexcept
     cdef int take(self, RequestParser parser, char *base, uint32_t database, list staged_values) except -1
     cdef void drop(self) noexcept
@@ -73,6 +89,9 @@ cdef class FastLane:
     cdef int _take_set(self, RequestParser parser, char *base, uint32_t database, list staged_values) except -1
     cdef int _take_pairs(self, RequestParser parser, char *base, uint32_t database, list staged_values) except -1
     cdef int _take_prefix_set(self, RequestParser parser, char *base, uint32_t database, list staged_values) except -1
+    cdef void _place_key(self, Request *request, int command) noexcept
+    cdef bint _is_end(self, uint32_t place) noexcept
+    cdef int _plan_chain(self, RequestParser parser, char *base, uint32_t database, int first, uint32_t place, uint32_t *unknown) except -1
     cdef int _set_value(self, Request *request, RequestParser parser, char *base, int number, list staged_values) except -1
     cdef bint _depends(self, RequestParser parser, char *base, int first, int step, uint32_t database, bint write) noexcept
     cdef bint _touch(self, uint64_t key) noexcept

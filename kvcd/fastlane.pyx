@@ -27,11 +27,13 @@ from storage.batch cimport (
     CONDITION_NX,
     CONDITION_XX,
     HAS_PARENT,
+    IS_TAIL,
     KEEP_TTL,
     KIND_DELETE,
     KIND_LOOKUP,
     KIND_READ,
     KIND_WRITE,
+    SILENT,
     STATUS_BUSY,
     STATUS_FULL,
     STATUS_INDEX_FULL,
@@ -40,14 +42,18 @@ from storage.batch cimport (
     STATUS_PRESENT,
     STATUS_UNREACHABLE,
     TOUCH,
+    WANT_GHOST,
     WANT_PAYLOAD,
     Batch,
     Request,
 )
 from storage.cluster cimport Cluster, Node
+from storage.engine cimport Engine
 from storage.reclaim cimport PIN_ROOM, Reclaimer
+from storage.reuse cimport GHOST_BYTES, Ghost
 from storage.staging cimport PinnedValue, StagedValue, take_pin
 from storage.store cimport Store
+from storage.words cimport Heat
 
 from kvcd.commands.arguments import BUSY, INDEX_FULL, OUT_OF_MEMORY
 
@@ -57,6 +63,7 @@ cdef enum:
     KEYS_PER_COMMAND = 768     # a command with more goes to the slow lane, which cuts it
     TOUCHED_SLOTS = 4096       # power of two, several times RUN_REQUESTS
     KEY_BYTES_LIMIT = 16384
+    CHAIN_LIMIT = 4096         # blocks of one chain that a connection's commands are taken for
 
 cdef bytes OOM_ERROR = OUT_OF_MEMORY.text.encode()
 cdef bytes INDEX_ERROR = INDEX_FULL.text.encode()
@@ -289,8 +296,52 @@ cdef class FastLane:
             request.database = database
             request.key = base + parser.args[i].offset
             request.key_bytes = <uint32_t>parser.args[i].length
-            request.rank = i - 1 if command >= COMMAND_PREFIX_MATCH else 0
+            if command >= COMMAND_PREFIX_MATCH:
+                request.rank = i - 1
+                request.place = i - 1
+            elif self.infers_chains and parser.argc == 2:
+                self._place_key(request, command)
+        if command == COMMAND_PREFIX_MATCH:
+            self.chain.phase = PHASE_LOOKUP
+            self.chain.asked = parser.argc - 1
+            self.chain.found = self.chain.place = self.chain.known = 0
+        elif command == COMMAND_PREFIX_GET:
+            # The last block of a request is often a partial one, and those come back less often.
+            if self.chain.phase == PHASE_NONE or self.chain.phase == PHASE_SET:
+                self.chain.asked = self.chain.place = self.chain.found = 0
+            self.chain.phase = PHASE_GET
+            self.chain.place += parser.argc - 1
+            if self.chain.asked == 0 or self.chain.place == self.chain.asked:
+                request.flags |= IS_TAIL
         return TAKEN
+
+    cdef void _place_key(self, Request *request, int command) noexcept:
+        """Where in its chain a single key stands: clients ask from the head, EXISTS or GET first, then store what was missing."""
+        cdef Chain *chain = self.chain
+        if command == COMMAND_EXISTS:
+            if chain.phase != PHASE_LOOKUP or chain.asked >= CHAIN_LIMIT:
+                chain.asked = chain.found = chain.known = 0
+                chain.phase = PHASE_LOOKUP
+            request.place = <uint16_t>chain.asked
+            chain.asked += 1
+            chain.place = 0
+        elif command == COMMAND_GET:
+            if chain.phase == PHASE_SET or chain.phase == PHASE_NONE or chain.place >= chain.found:
+                chain.asked = chain.found = chain.place = chain.known = 0
+            chain.phase = PHASE_GET
+            request.place = <uint16_t>chain.place
+            chain.place += 1
+        else:  # SET
+            if chain.phase == PHASE_SET and chain.place < CHAIN_LIMIT:
+                chain.place += 1
+            else:
+                chain.place = chain.found if chain.phase != PHASE_SET else 0
+                chain.phase = PHASE_SET
+            request.place = <uint16_t>chain.place
+            if chain.asked > chain.found + chain.known and chain.place < chain.asked:
+                request.unknown = chain.asked - chain.found - chain.known
+                if chain.asked > chain.found + 1 and chain.place + 1 == chain.asked:
+                    request.flags |= IS_TAIL
 
     cdef int _set_value(self, Request *request, RequestParser parser, char *base, int number, list staged_values) except -1:
         """Point a write at its value: bytes of the buffer, or pages that were filled on arrival."""
@@ -358,6 +409,8 @@ cdef class FastLane:
         request.expire_at_ms = expire_at_ms
         if keep_ttl:
             request.flags = KEEP_TTL
+        if self.infers_chains:
+            self._place_key(request, COMMAND_SET)
         self._set_value(request, parser, base, 2, staged_values)
         return TAKEN
 
@@ -394,7 +447,8 @@ cdef class FastLane:
         cdef long long number, expire_at_ms = -1
         cdef int parent_number = 0
         cdef uint64_t parent_hash = 0
-        cdef uint32_t depth = 0
+        cdef uint32_t depth = 0, place, unknown
+        cdef int admitted
         cdef const char *word
         cdef size_t length
         while i < parser.argc and not parser.args[i].staged:
@@ -442,10 +496,25 @@ cdef class FastLane:
             else:
                 depth = 1
             self.batch.clear()
-        for i in range(first, parser.argc, 2):
+        place = depth if parent_number and depth > 1 else (
+            0 if not parent_number else (self.chain.found if self.chain.phase != PHASE_SET else self.chain.place)
+        )
+        admitted = (parser.argc - first) // 2
+        unknown = 0
+        if self.cluster.first.engine.reuse is not None:
+            if self.pending_count:
+                return RUN_FIRST
+            admitted = self._plan_chain(parser, base, database, first, place, &unknown)
+        self.chain.phase = PHASE_SET
+        self.chain.place = place + (parser.argc - first) // 2
+        for i in range(first, first + 2 * admitted, 2):
             request = self.batch.add()
             request.kind = KIND_WRITE
             request.database = database
+            request.place = <uint16_t>(place + (i - first) // 2) if place < CHAIN_LIMIT else CHAIN_LIMIT
+            request.unknown = unknown
+            if i + 2 >= parser.argc and self._is_end(place + (parser.argc - first) // 2):
+                request.flags = IS_TAIL
             request.key = base + parser.args[i].offset
             request.key_bytes = <uint32_t>parser.args[i].length
             request.condition = condition
@@ -453,13 +522,79 @@ cdef class FastLane:
             request.depth = depth if depth < 65535 else 65535
             request.rank = <uint16_t>((i - first) // 2)
             if parent_hash:
-                request.flags = HAS_PARENT
+                request.flags |= HAS_PARENT
                 request.parent_hash = parent_hash
             self._set_value(request, parser, base, i + 1, staged_values)
             self.cluster.hash(request)
             parent_hash = request.hash_low
             depth += 1
         return TAKEN
+
+    cdef bint _is_end(self, uint32_t place) noexcept:
+        """Whether the chain ends before ``place``, as far as its look-up tells; without one every command is a whole request."""
+        return self.chain.asked <= 1 or place >= self.chain.asked
+
+    cdef int _plan_chain(self, RequestParser parser, char *base, uint32_t database, int first, uint32_t place, uint32_t *unknown) except -1:
+        """How many pairs of a PREFIX.SET are stored: while memory is short, those before the first that is worth less than what would go.
+
+        ``unknown`` becomes how many of its keys are neither there nor remembered. Those that are not stored are remembered.
+        """
+        cdef uint32_t count = (parser.argc - first) // 2, i, admitted, end = place + count
+        cdef Request *request
+        cdef Node node = self.cluster.first
+        cdef Engine engine
+        cdef Heat heat
+        cdef Ghost ghost
+        cdef bint is_tail
+        cdef uint64_t offset
+        if node.engine.reuse.evicted_at == 0:
+            unknown[0] = count  # nothing was ever forgotten
+            return <int>count
+        for i in range(count):
+            request = self.batch.add()
+            request.kind = KIND_LOOKUP
+            request.flags = SILENT | WANT_GHOST
+            request.database = database
+            request.key = base + parser.args[first + 2 * i].offset
+            request.key_bytes = <uint32_t>parser.args[first + 2 * i].length
+        self.cluster.now_ms = self.now_ms
+        self.cluster.run(self.batch)
+        unknown[0] = 0
+        for i in range(count):
+            request = &self.batch.requests[i]
+            unknown[0] += request.status != STATUS_OK and not request.has_ghost
+        if count and self.chain.asked > end and self.batch.requests[count - 1].status != STATUS_OK and not self.batch.requests[count - 1].has_ghost:
+            unknown[0] += self.chain.asked - end  # what follows an unknown block is unknown too
+        admitted = count
+        for i in range(count):
+            request = &self.batch.requests[i]
+            if request.status == STATUS_OK:
+                continue
+            node = self.cluster.nodes[request.node]
+            engine = node.engine
+            if engine is None or engine.reuse is None:
+                continue
+            is_tail = i + 1 == count and self._is_end(end)
+            heat = request.heat
+            if not request.has_ghost:
+                memset(&heat, 0, sizeof(heat))
+            if admitted == count:
+                engine.reuse.preview(&heat, request.has_ghost, place + i, unknown[0], is_tail)
+                if not node.policy.refuses(&heat):
+                    continue
+                admitted = i
+                heat = request.heat
+                if not request.has_ghost:
+                    memset(&heat, 0, sizeof(heat))
+            engine.reuse.begin()
+            engine.reuse.access(&heat, request.has_ghost, place + i, unknown[0], is_tail)
+            engine.reuse.end()
+            if request.ghosts != NULL:
+                offset = engine.reuse.bucket_offset(request.tag)
+                offset += engine.reuse.make_ghost(request.ghosts, request.tag, &heat, &ghost) * GHOST_BYTES
+                engine.pool.write_from(offset, &ghost, GHOST_BYTES)
+        self.batch.clear()
+        return <int>admitted
 
     # ----------------------------------------------------------------- running
 
@@ -568,6 +703,7 @@ cdef class FastLane:
             if command == COMMAND_GET:
                 failed = self._answer_value(first, out, resp, chunks)
             elif command == COMMAND_SET:
+                self.chain.known += first.has_ghost
                 if first.status == STATUS_OK:
                     failed = out_raw(out, b"+OK\r\n", 5)
                 elif first.status == STATUS_MISS or first.status == STATUS_PRESENT:
@@ -594,6 +730,7 @@ cdef class FastLane:
             elif command == COMMAND_PREFIX_MATCH:
                 while pending.first + total < end and self.batch.requests[pending.first + total].status == STATUS_OK:
                     total += 1
+                self.chain.found = <uint32_t>total
                 failed = out_integer(out, total)
             elif command == COMMAND_PREFIX_SET:
                 for i in range(pending.first, end):
@@ -601,7 +738,7 @@ cdef class FastLane:
                     if request.status != STATUS_OK and request.status != STATUS_PRESENT:
                         break
                     total += 1
-                if total == 0:
+                if total == 0 and pending.count:
                     failed = self._answer_full(first.status, out)
                 else:
                     failed = out_integer(out, total)
@@ -625,6 +762,8 @@ cdef class FastLane:
                         total = (total + 500) // 1000
                 failed = out_integer(out, total)
             else:  # EXISTS, DEL, UNLINK: how many
+                if command == COMMAND_EXISTS and pending.count == 1 and first.status == STATUS_OK and first.place == self.chain.found:
+                    self.chain.found += 1
                 for i in range(pending.first, end):
                     total += self.batch.requests[i].status == STATUS_OK
                 failed = out_integer(out, total)

@@ -4,7 +4,7 @@
 cimport cython
 from libc.stdint cimport int64_t, uint64_t
 
-from kvcd.fastlane cimport FastLane
+from kvcd.fastlane cimport Chain, FastLane
 from protocol.parser cimport RequestParser
 from protocol.writer cimport OutBuffer
 from storage.staging cimport PinnedValue, StagedValue
@@ -74,6 +74,7 @@ cdef class Session:
     cdef FastLane lane                   # what answers this client's commands; over RDMA only while it does
     cdef object transport
     cdef RequestParser parser
+    cdef Chain chain                     # that it asks for at the moment
     cdef char *own                       # bytes of an unfinished command, or NULL
     cdef size_t own_capacity
     cdef size_t held                     # bytes in `own` that are not yet parsed, or part of an unfinished command

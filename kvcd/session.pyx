@@ -502,6 +502,7 @@ cdef class Session:
         cdef RequestParser parser = self.parser
         cdef FastLane lane = self.lane
         cdef int turns = self.hub.batch_size_limit
+        lane.chain = &self.chain
         while not self.closed and not self.close_after_reply and not self.queue and not self.in_command:
             if turns == 0:
                 break

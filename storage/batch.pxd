@@ -24,6 +24,8 @@ cdef enum RequestFlag:
     HAS_PARENT = 32
     COUNT_AS_EXPIRED = 64 # an EVICT on behalf of the expirer
     SILENT = 128          # neither hit nor miss nor eviction is counted
+    IS_TAIL = 256         # the last block of its request
+    WANT_GHOST = 512      # a LOOKUP that misses tells whether the key is remembered
 
 cdef enum:
     STATUS_OK = 0
@@ -45,8 +47,8 @@ cdef struct Request:
     const char *key
     uint32_t key_bytes
     uint8_t kind
-    uint8_t flags
     uint8_t condition
+    uint16_t flags
     uint8_t database
     const char *value         # the whole value, or its tail when pages hold the rest
     uint64_t value_bytes      # of the whole value
@@ -58,6 +60,8 @@ cdef struct Request:
     uint64_t expected
     uint32_t expected_slot    # with EXACT: where that word was
     uint64_t parent_hash
+    uint16_t place            # blocks of its request before it, as far as the connection tells
+    uint32_t unknown          # keys of the same command that neither the index nor a ghost knew when it began
     # --- what is answered
     uint8_t status
     uint8_t node              # where the key lives
@@ -75,6 +79,10 @@ cdef struct Request:
     uint32_t slot
     Heat heat                 # as read, or as this access made it
     uint32_t last_ms_before   # heat.last_ms as read
+    bint has_ghost            # heat is what was remembered of the key
+    uint32_t ghost_place      # of its bucket
+    char *ghosts              # copy of the bucket
+    bint is_accounted         # this access counts already
     # --- progress
     uint8_t state
     uint8_t set_count         # sets read so far: home and the following ones

@@ -16,6 +16,7 @@ from storage.batch cimport (
     COUNT_AS_EXPIRED,
     EXACT,
     HAS_PARENT,
+    IS_TAIL,
     KEEP_TTL,
     KEEP_VALUE,
     KIND_DELETE,
@@ -29,6 +30,7 @@ from storage.batch cimport (
     Batch,
     Request,
     allocate,
+    append_operation,
 )
 from storage.cells cimport CELL_BYTES, class_for
 from storage.engine cimport (
@@ -54,6 +56,7 @@ from storage.engine cimport (
 )
 from storage.fabric.base cimport OP_CAS, OP_FENCE, OP_READ, OP_WRITE, FabricOp
 from storage.lookup cimport locate_payload, parse_cell, read_list_page, same_key
+from storage.reuse cimport GHOST_BUCKET_BYTES, GHOST_BYTES, HEAT_COUNTED, Ghost
 from storage.words cimport (
     CELL_HAS_EXPIRY,
     CELL_HAS_PARENT,
@@ -175,6 +178,8 @@ cdef void read_old(Engine engine, Batch batch, Request *request) noexcept nogil:
     request.cell_bytes = size
     emit(batch, OP_READ, engine.cell_offset(word_location(request.word), cell_class), request.cell, size)
     emit(batch, OP_READ, engine.pool.slot_offset(request.slot), &request.checked_word, 16)
+    if engine.reuse is not None and request.kind == KIND_WRITE and not request.flags & KEEP_VALUE:
+        emit(batch, OP_READ, engine.pool.heat_offset(request.slot), &request.heat, HEAT_BYTES)
     request.state = OLD
 
 
@@ -208,6 +213,8 @@ cdef void read_victim(Engine engine, Batch batch, Request *request) noexcept nog
     emit(batch, OP_READ, engine.cell_offset(word_location(request.word), word_class(request.word)), request.cell, size
     )
     emit(batch, OP_READ, engine.pool.slot_offset(request.slot), &request.checked_word, 16)
+    if engine.reuse is not None and not request.flags & COUNT_AS_EXPIRED:
+        emit(batch, OP_READ, engine.pool.heat_offset(request.slot), &request.heat, HEAT_BYTES)
     request.state = OLD
 
 
@@ -467,6 +474,7 @@ cdef void overwrite(Engine engine, Batch batch, Request *request) noexcept nogil
 
 cdef void after_swap(Engine engine, Batch batch, Request *request) noexcept nogil:
     cdef uint64_t old = request.word
+    cdef FabricOp *op
     if batch.round.finished.items[request.cas_op].result != old:
         if request.flags & (KEEP_VALUE | KEEP_TTL):
             # The new cell holds what was true of a value that is gone.
@@ -488,7 +496,15 @@ cdef void after_swap(Engine engine, Batch batch, Request *request) noexcept nogi
     engine.expires[request.database] += <int>word_has_ttl(request.new_word) - <int>word_has_ttl(old)
     engine.stored_bytes[request.database] += <int64_t>(<CellHeader *>request.image).value_bytes - <int64_t>request.out_bytes
     if not request.flags & KEEP_VALUE:
-        engine.touch_last(batch, request)
+        if engine.reuse is None:
+            engine.touch_last(batch, request)
+        else:
+            account(engine, batch, request, True)
+            op = append_operation(&batch.round.trailing)
+            op.opcode = OP_WRITE
+            op.offset = engine.pool.heat_offset(request.slot)
+            op.local = &request.heat
+            op.length = HEAT_BYTES
     request.word = request.new_word
     engine.finish(batch, request, STATUS_OK)
 
@@ -660,6 +676,9 @@ cdef void look_again(Engine engine, Batch batch, Request *request, uint32_t sets
     """
     cdef FabricOp *op
     engine.read_sets(batch, request, sets)
+    if engine.reuse is not None and request.ghosts == NULL and engine.reuse.bucket_offset(request.tag):
+        request.ghosts = <char *>allocate(batch, GHOST_BUCKET_BYTES)
+        emit(batch, OP_READ, engine.reuse.bucket_offset(request.tag), request.ghosts, GHOST_BUCKET_BYTES)
     if request.condition == CONDITION_NX:
         op = emit(batch, OP_READ, engine.pool.epoch_offset(request.database), &request.epoch_after, 8)
         op.flags = OP_FENCE
@@ -783,12 +802,23 @@ cdef void after_expel(Engine engine, Batch batch, Request *request) noexcept nog
     publish(engine, batch, request)
 
 
+cdef void account(Engine engine, Batch batch, Request *request, bint is_known) noexcept nogil:
+    """The heat of a written block: this access counts, once."""
+    request.heat.last_ms = batch.now32 - request.rank
+    if engine.reuse is not None and not request.is_accounted:
+        request.is_accounted = True
+        engine.reuse.access(&request.heat, is_known, request.place, request.unknown, (request.flags & IS_TAIL) != 0)
+
+
 cdef void publish(Engine engine, Batch batch, Request *request) noexcept nogil:
     cdef FabricOp *op
-    memset(&request.heat, 0, HEAT_BYTES)
-    request.heat.last_ms = batch.now32 - request.rank
+    if not request.is_accounted:
+        memset(&request.heat, 0, HEAT_BYTES)
+        request.has_ghost = request.ghosts != NULL and engine.reuse.find_ghost(
+            request.ghosts, request.tag, &request.heat, &request.ghost_place
+        )
     request.heat.frequency = FREQUENCY_INITIAL
-    request.heat.frequency_minute = <unsigned short>(engine.now_ms // 60000)
+    account(engine, batch, request, request.has_ghost)
     # Before it is published: an evictor must not take a new entry for the coldest of all.
     emit(batch, OP_WRITE, engine.pool.heat_offset(request.slot), &request.heat, HEAT_BYTES)
     request.cas_op = batch.round.building.count
@@ -821,6 +851,8 @@ cdef void after_publish(Engine engine, Batch batch, Request *request) noexcept n
     request.is_published = True
     request.word = request.new_word
     engine.counts.inserted += 1
+    if request.has_ghost:
+        forget_ghost(engine, batch, request)
     if request.epoch == <uint32_t>engine.pool.epochs[request.database]:
         engine.keys[request.database] += 1
         engine.expires[request.database] += word_has_ttl(request.new_word)
@@ -842,6 +874,12 @@ cdef void after_publish(Engine engine, Batch batch, Request *request) noexcept n
 
 cdef void unlink_old(Engine engine, Batch batch, Request *request) noexcept nogil:
     cdef FabricOp *op
+    cdef uint64_t ghosts
+    if request.kind == KIND_EVICT and engine.reuse is not None and not request.flags & COUNT_AS_EXPIRED:
+        ghosts = engine.reuse.bucket_offset(word1_tag(request.checked_word1))
+        if ghosts and request.heat.flags & HEAT_COUNTED:
+            request.ghosts = <char *>allocate(batch, GHOST_BUCKET_BYTES)
+            emit(batch, OP_READ, ghosts, request.ghosts, GHOST_BUCKET_BYTES)
     engine.count_change(batch, request, CHANGE_BEGINS)
     request.cas_op = batch.round.building.count
     op = emit(batch, OP_CAS, engine.pool.slot_offset(request.slot), NULL, 0)
@@ -849,6 +887,26 @@ cdef void unlink_old(Engine engine, Batch batch, Request *request) noexcept nogi
     op.swap = freed_word(engine.pool.word_format, request.word)
     engine.count_change(batch, request, CHANGE_ENDS)
     request.state = UNLINK
+
+
+cdef void forget_ghost(Engine engine, Batch batch, Request *request) noexcept nogil:
+    """What was remembered of the key lies with its heat now."""
+    cdef FabricOp *op = append_operation(&batch.round.trailing)
+    op.opcode = OP_WRITE
+    op.offset = engine.reuse.bucket_offset(request.tag) + request.ghost_place * GHOST_BYTES
+    op.local = &engine.zero
+    op.length = 8
+
+
+cdef void leave_ghost(Engine engine, Batch batch, Request *request) noexcept nogil:
+    """What is known of an evicted block is remembered; nobody waits for it."""
+    cdef uint64_t tag = word1_tag(request.checked_word1)
+    cdef Ghost *ghost = <Ghost *>allocate(batch, GHOST_BYTES)
+    cdef FabricOp *op = append_operation(&batch.round.trailing)
+    op.opcode = OP_WRITE
+    op.offset = engine.reuse.bucket_offset(tag) + engine.reuse.make_ghost(request.ghosts, tag, &request.heat, ghost) * GHOST_BYTES
+    op.local = ghost
+    op.length = GHOST_BYTES
 
 
 cdef void after_unlink(Engine engine, Batch batch, Request *request) noexcept nogil:
@@ -860,6 +918,9 @@ cdef void after_unlink(Engine engine, Batch batch, Request *request) noexcept no
             engine.restart(batch, request)
         return
     retire_old(engine, request, True)
+    if request.kind == KIND_EVICT and request.ghosts != NULL and not request.was_expired:
+        leave_ghost(engine, batch, request)
+        engine.reuse.note_eviction()
     if header.epoch == <uint32_t>engine.pool.epochs[header.database]:
         engine.keys[header.database] -= 1
         engine.expires[header.database] -= word_has_ttl(request.word)

@@ -11,6 +11,7 @@ from storage.locations cimport LocationCache
 from storage.pages cimport PageAllocator
 from storage.pool cimport Pool
 from storage.reclaim cimport Reclaimer
+from storage.reuse cimport Reuse
 from storage.words cimport MAX_DATABASES
 
 
@@ -21,6 +22,7 @@ cdef enum RequestState:
     LOOKUP_EXPIRY   # the head of a key with a TTL is there
     AWAIT_HAZARD    # every hazard is in use by this batch: next round
     CELL            # the cell is there, with the slot read again
+    GHOST           # a copy of the bucket of ghosts is there
     LIST            # the page list of a very large value is there
     PIN             # the hazard is out, the slot was read after it
     OLD             # the cell that is to be replaced or removed is there
@@ -81,6 +83,7 @@ cdef class Engine:
     cdef readonly PageAllocator allocator
     cdef Reclaimer reclaimer
     cdef Room room
+    cdef readonly Reuse reuse        # under allkeys-prefix, else None
     cdef EngineCounts counts
     cdef int64_t keys[MAX_DATABASES]
     cdef int64_t expires[MAX_DATABASES]

@@ -141,6 +141,8 @@ cdef class Engine:
         batch.now_ms = self.now_ms
         batch.now32 = <uint32_t>self.now_ms
         batch.round = round
+        if self.reuse is not None:
+            self.reuse.begin()
         round.phase = self.reclaimer.begin_round()
         round.reads_epochs = True
         round.epoch_moves = self.pool.epoch_moves
@@ -233,6 +235,8 @@ cdef class Engine:
         if round.reads_counters:
             self.locations.take_snapshot(round.counters)
             round.reads_counters = False
+        if self.reuse is not None:
+            self.reuse.end()
         self.reclaimer.end_round(round.phase)
         self.reclaimer.collect(False)
         if self.expired_count and not self.is_expiring:

@@ -1,15 +1,17 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
 """Steps of requests that change nothing: presence, head, payload, pins."""
 
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy
 
 from storage.batch cimport (
+    IS_TAIL,
     KIND_LOOKUP,
     STATUS_BUSY,
     STATUS_MISS,
     STATUS_OK,
     TOUCH,
+    WANT_GHOST,
     WANT_PAYLOAD,
     Batch,
     Request,
@@ -20,6 +22,7 @@ from storage.cells cimport CELL_BYTES
 from storage.engine cimport (
     AWAIT_HAZARD,
     CELL,
+    GHOST,
     LIST,
     LOOKUP_EXPIRY,
     PIN,
@@ -31,6 +34,7 @@ from storage.engine cimport (
 )
 from storage.fabric.base cimport OP_FENCE, OP_READ, OP_WRITE, FabricOp
 from storage.reclaim cimport hazard_of_cell, hazard_of_page
+from storage.reuse cimport GHOST_BUCKET_BYTES
 from storage.words cimport (
     CELL_HAS_PARENT,
     CELL_LIST_PAGE,
@@ -69,6 +73,9 @@ cdef void step_lookup(Engine engine, Batch batch, Request *request) noexcept nog
         pin(engine, batch, request)
     elif request.state == PIN:
         after_pin(engine, batch, request)
+    elif request.state == GHOST:
+        request.has_ghost = engine.reuse.find_ghost(request.ghosts, request.tag, &request.heat, &request.ghost_place)
+        engine.finish(batch, request, STATUS_MISS)
 
 
 cdef void after_counters(Engine engine, Batch batch, Request *request) noexcept nogil:
@@ -95,9 +102,22 @@ cdef void after_sets(Engine engine, Batch batch, Request *request) noexcept nogi
         if distance + 1 > request.set_count and request.set_count < engine.pool.geometry.set_count:
             engine.read_sets(batch, request, distance + 1)
             return
-        engine.finish(batch, request, STATUS_MISS)
+        miss(engine, batch, request)
         return
     take_candidate(engine, batch, request)
+
+
+cdef void miss(Engine engine, Batch batch, Request *request) noexcept nogil:
+    """The key is nowhere; whether it was, if somebody wants to know."""
+    cdef uint64_t offset
+    if request.flags & WANT_GHOST and engine.reuse is not None:
+        offset = engine.reuse.bucket_offset(request.tag)
+        if offset:
+            request.ghosts = <char *>allocate(batch, GHOST_BUCKET_BYTES)
+            emit(batch, OP_READ, offset, request.ghosts, GHOST_BUCKET_BYTES)
+            request.state = GHOST
+            return
+    engine.finish(batch, request, STATUS_MISS)
 
 
 cdef void take_candidate(Engine engine, Batch batch, Request *request) noexcept nogil:
@@ -321,14 +341,14 @@ cdef void next_candidate(Engine engine, Batch batch, Request *request) noexcept 
         engine.read_sets(batch, request, wanted)
         request.state = SETS
         return
-    engine.finish(batch, request, STATUS_MISS)
+    miss(engine, batch, request)
 
 
 cdef void warm(Engine engine, Batch batch, Request *request) noexcept nogil:
     """Heat of one access: time, hits, and Redis's logarithmic frequency counter (LFU, 8 bits, one decay a minute)."""
     cdef FabricOp *op
-    cdef uint16_t minute = <uint16_t>(engine.now_ms // 60000)
-    cdef uint16_t idle = minute - request.heat.frequency_minute
+    cdef int32_t elapsed_ms = <int32_t>(batch.now32 - request.heat.last_ms)  # another front end's clock may be ahead
+    cdef uint32_t idle = <uint32_t>elapsed_ms // 60000 if elapsed_ms > 0 else 0
     cdef uint32_t frequency = request.heat.frequency
     cdef uint32_t base
     frequency = frequency - idle if idle < frequency else 0
@@ -337,10 +357,11 @@ cdef void warm(Engine engine, Batch batch, Request *request) noexcept nogil:
         if (engine.next_random() >> 11) * (1.0 / 9007199254740992.0) < 1.0 / (base * FREQUENCY_LOG_FACTOR + 1):
             frequency += 1
     request.heat.frequency = <uint8_t>frequency
-    request.heat.frequency_minute = minute
     request.heat.last_ms = batch.now32 - request.rank
     if request.heat.hits < 65535:
         request.heat.hits += 1
+    if engine.reuse is not None:
+        engine.reuse.access(&request.heat, True, request.place, 0, (request.flags & IS_TAIL) != 0)
     op = append_operation(&batch.round.trailing)
     op.opcode = OP_WRITE
     op.offset = engine.pool.heat_offset(request.slot)

@@ -16,13 +16,14 @@ cdef enum PolicyRule:
     RULE_LFU
     RULE_RANDOM
     RULE_TTL
+    RULE_REUSE
 
 # One value that might go. A higher score goes first.
 cdef struct Candidate:
     uint64_t word
     double score
     uint32_t slot
-    uint32_t last_ms
+    uint32_t last_ms    # of its heat, to see whether it was used since; under allkeys-prefix the access clock
 
 
 @cython.final
@@ -34,7 +35,7 @@ cdef class EvictionPolicy(Room):
     cdef uint32_t resident_count
     cdef uint32_t resident_capacity
     cdef uint64_t *is_resident     # one bit a slot
-    cdef Candidate pool[32]        # best candidates of earlier samples, best first
+    cdef Candidate pool[64]        # best candidates of earlier samples, best first
     cdef uint32_t pool_count
     cdef uint32_t sweep_cursor     # residents before this position are looked at next
     cdef readonly uint32_t sweep_left  # residents that may belong to a flushed database: those before this position
@@ -51,9 +52,14 @@ cdef class EvictionPolicy(Room):
     cdef bint _make_slot(self, Request *request) noexcept nogil
     cdef uint32_t _sweep(self, uint32_t count, bint flushed, uint32_t *examined) noexcept nogil
     cdef bint _refill(self) noexcept nogil
+    cdef bint _refill_by_reuse(self, uint32_t samples) noexcept nogil
+    cdef bint _fits(self, uint32_t fitting) noexcept nogil
+    cdef bint refuses(self, const Heat *heat) noexcept nogil
+    cdef void measure(self) noexcept nogil
     cdef uint32_t _offer_foreign(self) noexcept nogil
     cdef bint _wait_for_others(self, int cell_class, uint32_t cells, uint32_t pages) noexcept nogil
     cdef bint keep_reserve(self, bint several) noexcept nogil
+    cdef void _drop(self, uint32_t place) noexcept nogil
     cdef double _score(self, Heat *heat, int64_t expire_at_ms) noexcept nogil
     cdef void _offer(self, Candidate candidate) noexcept nogil
     cdef void _forget(self, uint32_t position) noexcept nogil

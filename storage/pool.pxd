@@ -35,6 +35,8 @@ cdef struct Geometry:
     uint64_t counts
     uint64_t sets
     uint64_t heat
+    uint64_t ghosts
+    uint64_t ghost_buckets
     uint64_t page_words
     uint64_t pages
 
@@ -46,6 +48,7 @@ cdef enum GlobalWord:
     GLOBAL_TICKET = 16        # grace periods asked for so far
     GLOBAL_DEATHS = 24        # front ends that have gone so far
     GLOBAL_AUDITS = 32        # corrections of the pages in use
+    GLOBAL_CLOCK = 64         # accesses to blocks so far, in a cache line of its own
 
 # Words of a front end's row.
 cdef enum RowWord:

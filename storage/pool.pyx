@@ -26,9 +26,11 @@ from storage.words cimport (
 )
 
 MAGIC = b"KVCDPOOL"
-VERSION = 3
+VERSION = 4
 SUPERBLOCK_BYTES = 4096
 MIN_PAGES = 8
+GHOST_BUCKET_BYTES = 128
+GHOST_SHARE = 64  # of the pool one part in so many holds ghosts
 # magic, version, fabric kind, pool bytes, sets, pages, index entries, hash secret, binding and version
 # bits, node-list epoch, node-list digest, boot identity.
 _SUPERBLOCK = struct.Struct("<8sII4Q16sIIQ32s16s")
@@ -63,6 +65,10 @@ def _regions(pool_bytes: int, index_entries: int) -> dict[str, int]:
     ):
         regions[name] = offset
         offset = _aligned(offset + size, 4096)
+    # Ghosts: what is remembered of blocks that are gone.
+    buckets = pool_bytes // GHOST_SHARE // 4096 * (4096 // GHOST_BUCKET_BYTES)
+    regions["ghosts"], regions["ghost_buckets"] = offset, buckets
+    offset += buckets * GHOST_BUCKET_BYTES
     regions["page_words"] = offset
     # What is left is shared between pages and their words: one 8-byte word for each page.
     page_count = max(0, (pool_bytes - offset - PAGE_BYTES) // (PAGE_BYTES + 8))

@@ -647,6 +647,7 @@ cdef class Store:
             total_expires += engine.expires[i]
         engine.reclaimer.collect(True)
         engine.reclaimer.lower_published()
+        policy.measure()
         # Each of these looks is a round trip, ten times a second and for nothing most of the time: there a little at a time.
         sparing = budget_ms < SPARING_BELOW_MS and (engine.pool.fabric.is_remote or (several and total_expires <= 0))
         if several:

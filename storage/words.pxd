@@ -75,12 +75,12 @@ cdef packed struct CellHeader:
 # Advisory: any mix of written values is harmless.
 cdef packed struct Heat:
     uint32_t last_ms       # low half of the millisecond clock at the last access
-    float priority
+    uint32_t last          # low half of the access clock at the last access that was counted (storage.reuse)
+    uint16_t bonus         # accesses added to it, upper half of a float
+    uint16_t count         # log2 of how often it was wanted lately, in 1/2048
     uint16_t hits
-    uint8_t frequency      # logarithmic counter
-    uint8_t spare
-    uint16_t children
-    uint16_t frequency_minute
+    uint8_t frequency      # logarithmic counter (LFU)
+    uint8_t flags
 
 cdef enum PageKind:
     PAGE_FREE = 0
