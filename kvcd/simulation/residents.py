@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from operator import attrgetter
 
 from kvcd.simulation.heat import Heat
 
@@ -19,7 +20,7 @@ class Residents:
         self._random = random.Random(seed)
         self._heats: list[Heat] = []
         self._place: dict[int, int] = {}
-        self._pool: list[tuple[float, int, Heat]] = []  # (priority when sampled, block, heat), the least last
+        self._pool: list[tuple[float, Heat]] = []  # (priority when sampled, heat), the least last
         self._taken = _VICTIMS_PER_SAMPLE
 
     def __len__(self) -> int:
@@ -45,7 +46,7 @@ class Residents:
             self._sample()
         while True:
             while self._pool:
-                priority, _, heat = self._pool[-1]
+                priority, heat = self._pool[-1]
                 if heat.is_held and heat.priority == priority:
                     return heat
                 self._pool.pop()
@@ -67,8 +68,9 @@ class Residents:
     def _sample(self) -> None:
         begin = self._random.randrange(max(1, len(self._heats) - _SAMPLE + 1))
         sampled = {heat.block: heat for heat in self._heats[begin : begin + _SAMPLE]}
-        sampled |= {block: heat for priority, block, heat in self._pool if heat.is_held and heat.priority == priority}
-        self._pool = sorted(((heat.priority, block, heat) for block, heat in sampled.items()), reverse=True)[-_POOL_SIZE:]
+        sampled |= {heat.block: heat for priority, heat in self._pool if heat.is_held and heat.priority == priority}
+        least = sorted(sampled.values(), key=attrgetter("priority"), reverse=True)[-_POOL_SIZE:]
+        self._pool = [(heat.priority, heat) for heat in least]
         self._taken = 0
 
     def _swap(self, first: int, second: int) -> None:
