@@ -72,9 +72,9 @@ def test_it_is_not_below_lru_on_long_traces_at_any_size(shape: Shape, seed: int)
 
 def test_where_the_rule_is_wrong_lru_takes_over(monkeypatch: pytest.MonkeyPatch) -> None:
     requests = list(long_ones_return(1_500))
-    assert loss_to_lru(requests, share=0.03, mode=Mode.PREFIX) <= TOLERANCE
+    assert loss_to_lru(requests, share=0.02, mode=Mode.PREFIX) <= TOLERANCE
     monkeypatch.setattr(Duel, "advance", lambda self, clock: False)
-    assert loss_to_lru(requests, share=0.03, mode=Mode.PREFIX) > 0.05
+    assert loss_to_lru(requests, share=0.02, mode=Mode.PREFIX) > 0.05
 
 
 def test_it_is_ahead_of_lru_on_a_conversation() -> None:
