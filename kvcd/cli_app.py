@@ -14,6 +14,7 @@ from kvcd.check_snapshot import check_snapshot
 from kvcd.doctor import doctor
 from kvcd.memory import memory
 from kvcd.replay import replay
+from kvcd.simulate import simulate
 from kvcd.trace_cli import trace_app
 
 app = typer.Typer(
@@ -27,6 +28,7 @@ app.command(rich_help_panel="Service")(memory)
 app.command(rich_help_panel="Service")(doctor)
 app.command("check-snapshot", rich_help_panel="Service")(check_snapshot)
 app.command()(replay)
+app.command()(simulate)
 app.add_typer(trace_app, name="trace")
 
 # Their own parsers see to these commands' arguments, --help among them.

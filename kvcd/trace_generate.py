@@ -5,13 +5,12 @@ from __future__ import annotations
 import enum
 import heapq
 import itertools
-import math
 import random
-from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from kvcd.trace import TOKENS_PER_BLOCK, Request
+from kvcd.trace_profiles import AGENT, CONVERSATION, OUTPUT_TOKENS, PAUSES, SHORT_AGENT, SessionProfile
 
 CONVERSATION_REQUESTS = 12_031  # as many as the real conversation trace holds
 CONVERSATION_DURATION_MS = 3_540_000  # 59 min
@@ -27,107 +26,20 @@ class Shape(enum.StrEnum):
     UNIFORM = "uniform"  # every prompt of a catalogue equally likely
     ZIPF = "zipf"  # the same catalogue, popularity falls with rank
     SCAN = "scan"  # the same catalogue from front to back, again and again
+    PAUSES = "pauses"  # chat whose users come back late
+    SHORT_AGENT = "short-agent"  # agents whose steps follow each other at once
+    SCAN_THROUGH = "scan-through"  # the zipf catalogue, and every fourth stretch of requests something that never comes back
+    SHIFT = "shift"  # the zipf catalogue, exchanged as a whole four times
 
 
-@dataclass(frozen=True, slots=True)
-class Quantiles:
-    """A distribution given by its quantiles; between two of them the logarithm of (value + 1) is linear."""
-
-    points: tuple[tuple[float, float], ...]  # (share, value), shares from 0 to 1
-
-    def sample(self, source: random.Random) -> int:
-        """Draw one value, rounded to a whole number."""
-        share = source.random()
-        right = min(bisect_right(self.points, share, key=lambda point: point[0]), len(self.points) - 1)
-        (low_share, low), (high_share, high) = self.points[right - 1], self.points[right]
-        position = (share - low_share) / (high_share - low_share)
-        return round(math.exp(math.log1p(low) + position * (math.log1p(high) - math.log1p(low))) - 1)
-
-
-@dataclass(frozen=True, slots=True)
-class SessionProfile:
-    """How sessions begin, go on and end; lengths in blocks."""
-
-    first_length: Quantiles  # own blocks of a session's first request
-    shared_prompt_count: int
-    shared_prompt_popularity: float  # Zipf exponent over the shared prompts
-    shared_prompt_length: Quantiles
-    shared_prompt_share: float  # of the sessions that begin under a shared prompt
-    continue_chances: tuple[float, ...]  # after turn 1, 2, ...; the last one holds for all later turns
-    pause_ms: Quantiles  # between two turns of one session
-    growth: Quantiles  # blocks a turn adds
-    repeat_share: float  # of the turns that ask for exactly the same prompt again
-    output_tokens: Quantiles
-
-
-_OUTPUT_TOKENS = Quantiles(((0, 1), (0.1, 24), (0.2, 100), (0.3, 213), (0.5, 350), (0.8, 504), (0.95, 698), (0.99, 1120), (1, 2000)))
-
-# Measured on Mooncake's conversation trace (12 031 requests), where a turn shares all blocks of the turn before but its partial last one.
-CONVERSATION = SessionProfile(
-    first_length=Quantiles(
-        (
-            (0, 1),
-            (0.15, 1),
-            (0.2, 2),
-            (0.3, 3),
-            (0.4, 7),
-            (0.5, 10),
-            (0.6, 14),
-            (0.7, 20),
-            (0.8, 29),
-            (0.9, 46),
-            (0.95, 71),
-            (0.98, 124),
-            (0.99, 168),
-            (0.995, 214),
-            (1, 246),
-        )
-    ),
-    shared_prompt_count=120,
-    shared_prompt_popularity=0.6,
-    shared_prompt_length=Quantiles(
-        ((0, 1), (0.2, 2), (0.4, 3), (0.5, 5), (0.7, 11), (0.8, 16), (0.9, 27), (0.95, 46), (0.98, 69), (1, 144))
-    ),
-    shared_prompt_share=0.1,
-    continue_chances=(0.265, 0.41, 0.52, 0.58, 0.63, 0.68, 0.75),
-    pause_ms=Quantiles(
-        (
-            (0, 3_000),
-            (0.05, 27_000),
-            (0.1, 39_000),
-            (0.2, 57_000),
-            (0.3, 75_000),
-            (0.4, 96_000),
-            (0.5, 123_000),
-            (0.6, 162_000),
-            (0.7, 225_000),
-            (0.8, 318_000),
-            (0.9, 474_000),
-            (0.95, 606_000),
-            (0.99, 1_458_000),
-            (1, 3_030_000),
-        )
-    ),
-    growth=Quantiles(
-        ((0, 0), (0.25, 0), (0.3, 1), (0.6, 1), (0.7, 2), (0.8, 3), (0.9, 8), (0.95, 14), (0.98, 22), (0.99, 30), (0.999, 60), (1, 120))
-    ),
-    repeat_share=0.024,
-    output_tokens=_OUTPUT_TOKENS,
-)
-
-AGENT = SessionProfile(
-    first_length=Quantiles(((0, 1), (0.5, 3), (0.9, 8), (1, 40))),
-    shared_prompt_count=24,
-    shared_prompt_popularity=1.1,
-    shared_prompt_length=Quantiles(((0, 6), (0.5, 14), (0.9, 30), (1, 60))),
-    shared_prompt_share=0.95,
-    continue_chances=(0.85, 0.88, 0.9),
-    pause_ms=Quantiles(((0, 1_000), (0.5, 9_000), (0.9, 45_000), (1, 600_000))),
-    growth=Quantiles(((0, 0), (0.3, 1), (0.7, 2), (0.95, 8), (1, 40))),
-    repeat_share=0.01,
-    output_tokens=_OUTPUT_TOKENS,
-)
-
+_PROFILES = {
+    Shape.CONVERSATION: CONVERSATION,
+    Shape.AGENT: AGENT,
+    Shape.PAUSES: PAUSES,
+    Shape.SHORT_AGENT: SHORT_AGENT,
+}
+_SCAN_STRETCH_REQUESTS = 500  # of every four such stretches one is the scan
+_SHIFTS = 5  # catalogues, one after the other
 _CATALOGUE_USES = 4  # the catalogue is sized so that each prompt is asked for this often on average
 _CATALOGUE_LENGTH_BLOCKS = 16
 
@@ -164,10 +76,8 @@ def generate(shape: Shape, *, requests: int = CONVERSATION_REQUESTS, seed: int =
         raise ValueError(f"requests must lie between 1 and {MAX_REQUESTS}, not {requests}")
     source = random.Random(f"{shape}:{seed}")
     arrivals = _arrival_times(requests, source)
-    if shape is Shape.CONVERSATION:
-        return _sessions(CONVERSATION, arrivals, source)
-    if shape is Shape.AGENT:
-        return _sessions(AGENT, arrivals, source)
+    if shape in _PROFILES:
+        return _sessions(_PROFILES[shape], arrivals, source)
     return _catalogue(shape, arrivals, source)
 
 
@@ -228,7 +138,7 @@ def _next_turn(profile: SessionProfile, previous: Request, now_ms: int, blocks: 
 
 def _catalogue(shape: Shape, arrivals: list[int], source: random.Random) -> Iterator[Request]:
     """Requests for whole prompts of one length out of a fixed catalogue."""
-    prompt_count = max(1, len(arrivals) // _CATALOGUE_USES)
+    prompt_count = max(1, len(arrivals) // _CATALOGUE_USES // (_SHIFTS if shape is Shape.SHIFT else 1))
     popularity = list(itertools.accumulate(1 / (rank + 1) for rank in range(prompt_count)))
     own_blocks = _CATALOGUE_LENGTH_BLOCKS - 1
     for position, now_ms in enumerate(arrivals):
@@ -236,11 +146,15 @@ def _catalogue(shape: Shape, arrivals: list[int], source: random.Random) -> Iter
             prompt = position % prompt_count
         elif shape is Shape.UNIFORM:
             prompt = source.randrange(prompt_count)
+        elif shape is Shape.SCAN_THROUGH and position // _SCAN_STRETCH_REQUESTS % 4 == 3:
+            prompt = prompt_count + position
         else:
             prompt = source.choices(range(prompt_count), cum_weights=popularity)[0]
+        if shape is Shape.SHIFT:
+            prompt += position * _SHIFTS // len(arrivals) * prompt_count
         first = 1 + prompt * own_blocks
         tokens = _CATALOGUE_LENGTH_BLOCKS * TOKENS_PER_BLOCK
-        yield Request(now_ms, tokens, _OUTPUT_TOKENS.sample(source), (0, *range(first, first + own_blocks)))
+        yield Request(now_ms, tokens, OUTPUT_TOKENS.sample(source), (0, *range(first, first + own_blocks)))
 
 
 def _request(now_ms: int, chain: tuple[int, ...], output_tokens: int, source: random.Random) -> Request:
