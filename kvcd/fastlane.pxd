@@ -78,7 +78,7 @@ cdef class FastLane:
     cdef uint32_t payload_reads       # requests of the run that may need a pin
     cdef int64_t now_ms
     cdef Chain *chain                 # of the connection whose commands are taken
-    cdef public bint infers_chains    # from the order of EXISTS, GET and SET
+    cdef bint infers_chains           # from the order of its EXISTS, GET and SET
     cdef void set_time(self) noexcept
     cdef int take(self, RequestParser parser, char *base, uint32_t database, list staged_values) except -1
     cdef void drop(self) noexcept

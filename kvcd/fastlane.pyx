@@ -539,7 +539,7 @@ cdef class FastLane:
 
         ``unknown`` becomes how many of its keys are neither there nor remembered. Those that are not stored are remembered.
         """
-        cdef uint32_t count = (parser.argc - first) // 2, i, admitted, end = place + count
+        cdef uint32_t count = (parser.argc - first) // 2, i, admitted, new = 0, end = place + count
         cdef Request *request
         cdef Node node = self.cluster.first
         cdef Engine engine
@@ -580,14 +580,15 @@ cdef class FastLane:
                 memset(&heat, 0, sizeof(heat))
             if admitted == count:
                 engine.reuse.preview(&heat, request.has_ghost, place + i, unknown[0], is_tail)
-                if not node.policy.refuses(&heat):
+                if not node.policy.refuses(&heat, new):
+                    new += 1
                     continue
                 admitted = i
                 heat = request.heat
                 if not request.has_ghost:
                     memset(&heat, 0, sizeof(heat))
             engine.reuse.begin()
-            engine.reuse.access(&heat, request.has_ghost, place + i, unknown[0], is_tail)
+            engine.reuse.access(&heat, request.has_ghost, place + i, unknown[0], is_tail, True)
             engine.reuse.end()
             if request.ghosts != NULL:
                 offset = engine.reuse.bucket_offset(request.tag)

@@ -123,7 +123,7 @@ class Server:
         self._apply_limits()
         for name in ("maxmemory", "inflight-share", "pinned-share", "maxclients", "requirepass", "protected-mode"):
             config.on_change(name, lambda _value: asyncio.get_running_loop().call_soon(self._apply_limits))
-        for name in ("proto-max-bulk-len", "client-query-buffer-limit", "stall-limit-ms"):
+        for name in ("proto-max-bulk-len", "client-query-buffer-limit", "stall-limit-ms", "chain-inference"):
             config.on_change(name, lambda _value: asyncio.get_running_loop().call_soon(self._apply_limits))
         for name in ("save", "stop-writes-on-bgsave-error"):
             config.on_change(name, lambda _value: asyncio.get_running_loop().call_soon(self._refuse_writes))
@@ -204,6 +204,7 @@ class Server:
         hub.stall_limit_ms = config.number("stall-limit-ms")
         hub.lanes_limit = config.number("batches-in-flight")
         hub.batch_size_limit = config.number("batch-size-limit")
+        hub.infers_chains = config.flag("chain-inference")
         hub.max_bulk_bytes = config.number("proto-max-bulk-len")
         hub.query_buffer_limit_bytes = config.number("client-query-buffer-limit")
         hub.password_required = bool(config.string("requirepass"))

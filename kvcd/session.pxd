@@ -33,6 +33,7 @@ cdef class Hub:
     cdef public uint64_t query_buffer_limit_bytes
     cdef public uint64_t max_bulk_bytes
     cdef public int batch_size_limit     # commands of one client before others have their turn
+    cdef public bint infers_chains       # of blocks, from the order of plain commands
     cdef public int64_t stall_limit_ms   # a client that moves nothing for so long while others wait for its memory is closed
     cdef readonly uint64_t connections_received
     cdef readonly uint64_t connections_rejected

@@ -15,6 +15,7 @@ class Hub:
     query_buffer_limit_bytes: int
     max_bulk_bytes: int
     batch_size_limit: int
+    infers_chains: bool
     lanes_limit: int
     stall_limit_ms: int
     def __init__(self, server: Any, lane: FastLane, loop: asyncio.AbstractEventLoop, log: Any) -> None: ...

@@ -503,6 +503,7 @@ cdef class Session:
         cdef FastLane lane = self.lane
         cdef int turns = self.hub.batch_size_limit
         lane.chain = &self.chain
+        lane.infers_chains = self.hub.infers_chains
         while not self.closed and not self.close_after_reply and not self.queue and not self.in_command:
             if turns == 0:
                 break

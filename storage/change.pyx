@@ -807,7 +807,7 @@ cdef void account(Engine engine, Batch batch, Request *request, bint is_known) n
     request.heat.last_ms = batch.now32 - request.rank
     if engine.reuse is not None and not request.is_accounted:
         request.is_accounted = True
-        engine.reuse.access(&request.heat, is_known, request.place, request.unknown, (request.flags & IS_TAIL) != 0)
+        engine.reuse.access(&request.heat, is_known, request.place, request.unknown, (request.flags & IS_TAIL) != 0, True)
 
 
 cdef void publish(Engine engine, Batch batch, Request *request) noexcept nogil:
@@ -918,9 +918,10 @@ cdef void after_unlink(Engine engine, Batch batch, Request *request) noexcept no
             engine.restart(batch, request)
         return
     retire_old(engine, request, True)
-    if request.kind == KIND_EVICT and request.ghosts != NULL and not request.was_expired:
-        leave_ghost(engine, batch, request)
+    if request.kind == KIND_EVICT and engine.reuse is not None and not request.was_expired and not request.flags & COUNT_AS_EXPIRED:
         engine.reuse.note_eviction()
+        if request.ghosts != NULL:
+            leave_ghost(engine, batch, request)
     if header.epoch == <uint32_t>engine.pool.epochs[header.database]:
         engine.keys[header.database] -= 1
         engine.expires[header.database] -= word_has_ttl(request.word)

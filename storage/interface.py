@@ -228,6 +228,9 @@ class StoreInterface(Protocol):
         """Monotonic counts (hits, misses, expired, evicted, operations by kind, rounds) for INFO and PREFIX.STATS."""
         ...
 
+    def reuse_facts(self) -> dict[str, float]:
+        """What the eviction policy has learned of this front end's accesses; empty where it learns nothing."""
+
     def memory(self) -> dict[str, int | float | str]:
         """The pool's state for INFO memory: bytes used and limit, pages and cells by class, index load, fragmentation."""
         ...

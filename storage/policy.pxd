@@ -54,7 +54,7 @@ cdef class EvictionPolicy(Room):
     cdef bint _refill(self) noexcept nogil
     cdef bint _refill_by_reuse(self, uint32_t samples) noexcept nogil
     cdef bint _fits(self, uint32_t fitting) noexcept nogil
-    cdef bint refuses(self, const Heat *heat) noexcept nogil
+    cdef bint refuses(self, const Heat *heat, uint32_t admitted) noexcept nogil
     cdef void measure(self) noexcept nogil
     cdef uint32_t _offer_foreign(self) noexcept nogil
     cdef bint _wait_for_others(self, int cell_class, uint32_t cells, uint32_t pages) noexcept nogil

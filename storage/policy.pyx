@@ -60,6 +60,8 @@ cdef enum:
     FEW_RESIDENTS = 64      # with fewer a front end may use the reserve
     RESERVE_SHARE = 128     # of the pages that may be used one in so many is the reserve,
     RESERVE_LEAST = 16      # at least so many, and at most an eighth
+    FULL_SHARE = 128        # a pool with less than this part of its pages free is full: new blocks are weighed
+    STALE_LIMIT = 8         # candidates that are looked at when a new block is weighed
     WAITS_LIMIT = 60        # of 5 ms
     IDLE_EVICTIONS_LIMIT = 1024  # evictions in a row that free no page, beyond two for each resident
 
@@ -333,24 +335,34 @@ cdef class EvictionPolicy(Room):
                 blocks += self.engine.keys[i]
         self.engine.reuse.set_capacity(<uint64_t>blocks if blocks > 0 else 0)
 
-    cdef bint refuses(self, const Heat *heat) noexcept nogil:
-        """Whether a new block is worth less than what would have to go for it. Only while something goes at all."""
+    cdef bint refuses(self, const Heat *heat, uint32_t admitted) noexcept nogil:
+        """Whether a new block is worth less than what would have to go for it, ``admitted`` others having come before it in this command.
+
+        Only while the pool is full.
+        """
         cdef Heat now
         cdef uint32_t i
         cdef bint refused = False
-        if self.rule != RULE_REUSE or not self.engine.reuse.follows_rule or not self.engine.reuse.is_full() or not self.turnstile.enter():
+        if self.rule != RULE_REUSE or not self.engine.reuse.follows_rule:
+            return False
+        if not self.engine.reuse.is_full() and self._has_room(-1, 0, 2 + self.engine.allocator.limit_pages // FULL_SHARE):
+            return False
+        if not self.turnstile.enter():
             return False
         self.refilled_count = 0
-        for i in range(8):
-            if self.pool_count == 0 and not self._refill_by_reuse(REUSE_SAMPLES):
+        self._refill_by_reuse(REUSE_SAMPLES)
+        if admitted >= POOL_SIZE:
+            admitted = POOL_SIZE - 1
+        for i in range(STALE_LIMIT):
+            if self.pool_count <= admitted:
                 break
-            if self.engine.pool.read_into(self.engine.pool.heat_offset(self.pool[0].slot), &now, HEAT_BYTES) == 0 and (
-                now.last == self.pool[0].last_ms
+            if self.engine.pool.read_into(self.engine.pool.heat_offset(self.pool[admitted].slot), &now, HEAT_BYTES) == 0 and (
+                now.last == self.pool[admitted].last_ms
             ):
-                refused = self.engine.reuse.age(heat) - <double>self.engine.reuse.clock > self.pool[0].score
+                refused = self.engine.reuse.age(heat) - <double>self.engine.reuse.clock > self.pool[admitted].score
                 break
-            # Used since: not the victim any more.
-            self._drop(0)
+            # Used since: not a victim any more.
+            self._drop(admitted)
         self.turnstile.leave()
         self.engine.reuse.refused += refused
         return refused
@@ -364,12 +376,14 @@ cdef class EvictionPolicy(Room):
 
     cdef bint _refill_by_reuse(self, uint32_t samples) noexcept nogil:
         """Score random residents by their heat alone, and look at the slots of those that get into the pool."""
-        cdef FabricOp ops[REUSE_SAMPLES]
+        cdef FabricOp ops[REUSE_SAMPLES + POOL_SIZE]
         cdef Heat heats[REUSE_SAMPLES]
+        cdef Heat pooled[POOL_SIZE]
+        cdef uint32_t pooled_slots[POOL_SIZE]
         cdef uint64_t words[REUSE_SAMPLES]
         cdef uint32_t slots[REUSE_SAMPLES]
         cdef uint32_t positions[REUSE_SAMPLES]
-        cdef uint32_t count, i, chosen, misses = 0, found = 0
+        cdef uint32_t count, i, chosen, misses = 0, found = 0, checked
         cdef double worst
         cdef Candidate candidate
         cdef bint several = self.engine.pool.front_end_high_water > 1
@@ -393,8 +407,22 @@ cdef class EvictionPolicy(Room):
                 ops[i].offset = self.engine.pool.heat_offset(slots[i])
                 ops[i].local = &heats[i]
                 ops[i].length = HEAT_BYTES
-            if self.engine.pool.submit(ops, count) != 0:
+            # Candidates that were used since are none; unless a whole look would cost more than the value.
+            checked = self.pool_count if samples == REUSE_SAMPLES else 0
+            memset(&ops[count], 0, checked * sizeof(FabricOp))
+            for i in range(checked):
+                pooled_slots[i] = self.pool[i].slot
+                ops[count + i].opcode = OP_READ
+                ops[count + i].offset = self.engine.pool.heat_offset(pooled_slots[i])
+                ops[count + i].local = &pooled[i]
+                ops[count + i].length = HEAT_BYTES
+            if self.engine.pool.submit(ops, count + checked) != 0:
                 return False
+            i = checked
+            while i > 0:
+                i -= 1
+                if i < self.pool_count and self.pool[i].slot == pooled_slots[i] and self.pool[i].last_ms != pooled[i].last:
+                    self._drop(i)
             worst = -1e300 if self.pool_count < POOL_SIZE else self.pool[self.pool_count - 1].score
             chosen = 0
             for i in range(count):

@@ -49,6 +49,7 @@ cdef enum GlobalWord:
     GLOBAL_DEATHS = 24        # front ends that have gone so far
     GLOBAL_AUDITS = 32        # corrections of the pages in use
     GLOBAL_CLOCK = 64         # accesses to blocks so far, in a cache line of its own
+    GLOBAL_GHOST_BUCKETS = 72 # of the ghosts, how many are in use; 0 until something was evicted
 
 # Words of a front end's row.
 cdef enum RowWord:

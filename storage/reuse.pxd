@@ -52,21 +52,23 @@ cdef class Reuse:
     cdef double duel
     cdef readonly bint follows_rule # else least recently used
     cdef readonly uint64_t turns    # changes of the leader
+    cdef uint64_t ghost_buckets     # in use, as last seen
     cdef uint64_t evicted_at        # clock of the last eviction
     cdef readonly uint64_t refused  # blocks that were not admitted
     cdef void begin(self) noexcept nogil
     cdef void end(self) noexcept nogil
     cdef void set_capacity(self, uint64_t blocks) noexcept nogil
-    cdef void access(self, Heat *heat, bint is_known, uint32_t place, uint32_t unknown, bint is_tail) noexcept nogil
+    cdef void access(self, Heat *heat, bint is_known, uint32_t place, uint32_t unknown, bint is_tail, bint is_stored) noexcept nogil
     cdef void preview(self, Heat *heat, bint is_known, uint32_t place, uint32_t unknown, bint is_tail) noexcept nogil
     cdef void _learn(self, const Heat *heat, double interval) noexcept nogil
     cdef double age(self, const Heat *heat) noexcept nogil
     cdef bint is_full(self) noexcept nogil
+    cdef void size_ghosts(self) noexcept nogil
     cdef void note_eviction(self) noexcept nogil
     cdef uint64_t bucket_offset(self, uint64_t tag) noexcept nogil
     cdef bint find_ghost(self, const char *bucket, uint64_t tag, Heat *heat, uint32_t *place) noexcept nogil
     cdef uint32_t make_ghost(self, const char *bucket, uint64_t tag, const Heat *heat, Ghost *ghost) noexcept nogil
-    cdef void _compute(self, Heat *heat, bint is_known, double interval, uint32_t unknown, bint is_tail) noexcept nogil
+    cdef void _compute(self, Heat *heat, bint is_known, double interval, uint32_t unknown, bint is_tail, bint is_stored) noexcept nogil
     cdef void _advance(self) noexcept nogil
     cdef void _judge(self) noexcept nogil
     cdef double _threshold(self, const int32_t *ring, double blocks) noexcept nogil

@@ -16,7 +16,7 @@ from libc.math cimport exp, exp2f, fabs, log2f
 from libc.stdint cimport int32_t, int64_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
-from storage.pool cimport GLOBAL_CLOCK, Pool
+from storage.pool cimport GLOBAL_CLOCK, GLOBAL_GHOST_BUCKETS, Pool
 from storage.words cimport Heat
 
 cdef enum:
@@ -30,6 +30,7 @@ cdef enum:
     TAIL_PENALTY_LIMIT = 4
     MEMORY_TICKS = 256      # of the duel: 16 capacities
     LEAST_SHIFT = 2
+    GHOST_CAPACITIES = 16   # so many ghosts are kept, in capacities
 
 cdef double UNKNOWN_WEIGHT = 0.25
 cdef double LIMIT_SHARE = 0.08      # of the capacity: by so many hits the rule has to lose
@@ -57,7 +58,8 @@ cdef class Reuse:
         """What is learned, for people."""
         return {
             "clock": self.clock, "median_interval": self.median, "tail_penalty": self.tail_penalty, "capacity": self.capacity,
-            "share": self.share, "duel": self.duel, "last_threshold": self.last_threshold, "key_threshold": self.key_threshold,
+            "share": self.share, "rule_is_followed": float(self.follows_rule), "tails_made": self.made[1], "tails_back": self.back[1],
+            "bodies_made": self.made[0], "bodies_back": self.back[0], "duel": self.duel, "last_threshold": self.last_threshold, "key_threshold": self.key_threshold,
         }
 
     # ------------------------------------------------------------------ clock
@@ -85,6 +87,11 @@ cdef class Reuse:
         """So many blocks are there, of all front ends; called some times a second."""
         cdef double moved = <double>(self.clock - self.clock_before)
         self.capacity = <double>blocks if blocks else 1.0
+        self.pool.read_into(self.pool.geometry.globals + GLOBAL_GHOST_BUCKETS, &self.ghost_buckets, 8)
+        if self.ghost_buckets > self.pool.geometry.ghost_buckets:
+            self.ghost_buckets = self.pool.geometry.ghost_buckets  # damaged
+        if self.evicted_at:
+            self.size_ghosts()
         if moved > 1000:
             self.share += 0.25 * ((self.own - self.own_before) / moved - self.share)
             if self.share > 1.0 or self.pool.front_end_high_water <= 1:
@@ -106,7 +113,9 @@ cdef class Reuse:
 
     # ----------------------------------------------------------------- access
 
-    cdef void access(self, Heat *heat, bint is_known, uint32_t place, uint32_t unknown, bint is_tail) noexcept nogil:
+    cdef void access(
+        self, Heat *heat, bint is_known, uint32_t place, uint32_t unknown, bint is_tail, bint is_stored
+    ) noexcept nogil:
         """A block was asked for or stored: ``heat`` is what was known of it, and becomes what is known now.
 
         ``place``: blocks of its request before it. ``unknown``: blocks that were stored with it and never heard of.
@@ -128,9 +137,9 @@ cdef class Reuse:
             interval = <double>(<int64_t>now - last)
             interval = interval if interval > 0 else 0
             self._learn(heat, interval)
-            self._compute(heat, True, interval, unknown, is_tail)
+            self._compute(heat, True, interval, unknown, is_tail, is_stored)
         else:
-            self._compute(heat, False, 0, unknown, is_tail)
+            self._compute(heat, False, 0, unknown, is_tail, is_stored)
         self.made[is_tail] += 1
         heat.last = <uint32_t>now
         self.by_last[(<int64_t>now >> self.shift) & (RING_BUCKETS - 1)] += 1
@@ -155,15 +164,13 @@ cdef class Reuse:
         is_known = is_known and heat.flags & HEAT_COUNTED
         if is_known:
             interval = <double><int32_t>(<uint32_t>now - heat.last)
-        self._compute(heat, is_known, interval if interval > 0 else 0, unknown, is_tail)
+        self._compute(heat, is_known, interval if interval > 0 else 0, unknown, is_tail, True)
         heat.last = <uint32_t>now
 
     cdef void _learn(self, const Heat *heat, double interval) noexcept nogil:
         """One more interval between two accesses to a block."""
         cdef int32_t limit = <int32_t>(log2f(<float>(self.capacity * MEDIAN_CAPACITIES)) * MEDIAN_UNIT)
         self.back[1 if heat.flags & HEAT_TAIL else 0] += 1
-        if interval <= 0:
-            return
         self.median_step += 1 if interval > self.median else -1
         if self.median_step > limit:
             self.median_step = limit
@@ -172,7 +179,9 @@ cdef class Reuse:
         self.median = exp2f(self.median_step / <float>MEDIAN_UNIT)
         self.median_inverse = 1.0 / self.median
 
-    cdef void _compute(self, Heat *heat, bint is_known, double interval, uint32_t unknown, bint is_tail) noexcept nogil:
+    cdef void _compute(
+        self, Heat *heat, bint is_known, double interval, uint32_t unknown, bint is_tail, bint is_stored
+    ) noexcept nogil:
         cdef float count = 1.0, weight
         if is_known:
             count = exp2f(heat.count / <float>COUNT_UNIT - <float>(interval * 1.4427 / DECAY_MEDIANS * self.median_inverse)) + 1
@@ -180,7 +189,7 @@ cdef class Reuse:
         heat.count = <uint16_t>(weight * COUNT_UNIT) if weight < 31 else 63488
         if unknown:
             weight -= <float>UNKNOWN_WEIGHT * log2f(<float>(1 + unknown))
-        if is_tail:
+        if is_tail and is_stored:
             weight -= <float>self.tail_penalty
         heat.bonus = narrow(<float>self.median * weight)
         heat.flags = HEAT_COUNTED | (HEAT_TAIL if is_tail else 0)
@@ -197,8 +206,26 @@ cdef class Reuse:
         """Whether something was evicted lately."""
         return self.evicted_at and <double>(self.clock - self.evicted_at) <= self.capacity / 64 + CLOCK_PENDING
 
+    cdef void size_ghosts(self) noexcept nogil:
+        """So many ghosts as are of use: more of them would keep blocks for known that nobody asks for any more.
+
+        When there are half or twice as many blocks as before, what was remembered is forgotten.
+        """
+        cdef uint64_t offset = self.pool.geometry.globals + GLOBAL_GHOST_BUCKETS
+        cdef uint64_t wanted = <uint64_t>(self.capacity * GHOST_CAPACITIES / GHOSTS_PER_BUCKET) + 1, found
+        if wanted > self.pool.geometry.ghost_buckets:
+            wanted = self.pool.geometry.ghost_buckets
+        if wanted == self.ghost_buckets or (self.ghost_buckets and self.ghost_buckets < wanted * 2 and wanted < self.ghost_buckets * 2):
+            return
+        found = self.pool.compare_and_swap(offset, self.ghost_buckets, wanted)
+        self.ghost_buckets = wanted if found == self.ghost_buckets else (
+            found if found < self.pool.geometry.ghost_buckets else self.pool.geometry.ghost_buckets
+        )
+
     cdef void note_eviction(self) noexcept nogil:
         if self.evicted_at == 0:
+            self.evicted_at = 1
+            self.size_ghosts()
             # Full for the first time: the capacity is known, and all that was learned of intervals was told without one.
             self.median_step = <int32_t>(log2f(<float>self.capacity) * MEDIAN_UNIT) if self.median_step == 0 else self.median_step
             self.median = exp2f(self.median_step / <float>MEDIAN_UNIT)
@@ -281,12 +308,12 @@ cdef class Reuse:
     # ----------------------------------------------------------------- ghosts
 
     cdef uint64_t bucket_offset(self, uint64_t tag) noexcept nogil:
-        """Where ghosts with this tag are looked for; 0 in a pool that is too small to have any."""
-        if self.pool.geometry.ghost_buckets == 0:
+        """Where ghosts with this tag are looked for; 0 while there are none."""
+        if self.ghost_buckets == 0:
             return 0
         return self.pool.geometry.ghosts + (
             (tag * <uint64_t>0x9E3779B97F4A7C15) >> 20
-        ) % self.pool.geometry.ghost_buckets * GHOST_BUCKET_BYTES
+        ) % self.ghost_buckets * GHOST_BUCKET_BYTES
 
     cdef bint find_ghost(self, const char *bucket, uint64_t tag, Heat *heat, uint32_t *place) noexcept nogil:
         """Whether a copy of a bucket holds the tag: its heat, and where."""
@@ -304,7 +331,7 @@ cdef class Reuse:
         return False
 
     cdef bint _is_recent(self, const Ghost *ghost) noexcept nogil:
-        return <double><uint32_t>(<uint32_t>self.clock - ghost.last) < WINDOW * self.capacity + 1000
+        return <double><uint32_t>(<uint32_t>self.clock - ghost.last) - wide(ghost.bonus) < WINDOW * self.capacity + 1000
 
     cdef uint32_t make_ghost(self, const char *bucket, uint64_t tag, const Heat *heat, Ghost *made) noexcept nogil:
         """Fill ``made`` and return which place of the bucket it takes: its own, an empty one, or that of the smallest key."""

@@ -772,12 +772,23 @@ cdef class Store:
                 counts["location_cache_hits"] = node.engine.locations.hits
                 counts["location_cache_stale"] = node.engine.locations.stale
                 counts["location_cache_misses"] = node.engine.locations.misses
+            if node.engine.reuse is not None:
+                counts["reuse_refused"] = node.engine.reuse.refused
+                counts["reuse_turns"] = node.engine.reuse.turns
             if node.adoption is not None:
                 for name, value in node.adoption.facts().items():
                     counts[f"adoption_{name}"] = value
             for name, value in counts.items():
                 total[name] = total.get(name, 0) + value
         return total
+
+    def reuse_facts(self) -> dict[str, float]:
+        """What allkeys-prefix has learned on the first node, see storage.reuse; nothing under other policies."""
+        cdef Node node
+        for node in self._nodes():
+            if node.engine.reuse is not None:
+                return node.engine.reuse.facts()
+        return {}
 
     def memory(self) -> dict[str, object]:
         """The pool's state for INFO memory, in bytes unless the name says otherwise, over all nodes that answer."""

@@ -111,4 +111,5 @@ async def handle_prefix_stats(client: ClientState, server: ServerState, args: li
     if "location_cache_hits" in counters:
         asked = sum(counters[f"location_cache_{outcome}"] for outcome in ("hits", "stale", "misses"))
         out[b"location_cache_hit_ratio"] = counters["location_cache_hits"] / asked if asked else 0.0
+    out.update({b"reuse_" + name.encode(): fact for name, fact in server.store.reuse_facts().items()})
     return cast(Reply, out)
