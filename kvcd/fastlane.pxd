@@ -2,7 +2,7 @@
 """Fast lane: commands that are answered without a Python object each."""
 
 cimport cython
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from protocol.parser cimport RequestParser
 from protocol.writer cimport OutBuffer
@@ -50,6 +50,7 @@ cdef struct Chain:
     uint32_t asked     # keys that its look-up named
     uint32_t found     # of these, the leading ones that were there
     uint32_t place     # blocks of the chain before the next one
+    uint32_t made      # accesses that were counted since it began
     uint32_t known     # blocks of it that were stored and remembered
 
 # One command of the run and its requests.
@@ -89,6 +90,7 @@ cdef class FastLane:
     cdef int _take_set(self, RequestParser parser, char *base, uint32_t database, list staged_values) except -1
     cdef int _take_pairs(self, RequestParser parser, char *base, uint32_t database, list staged_values) except -1
     cdef int _take_prefix_set(self, RequestParser parser, char *base, uint32_t database, list staged_values) except -1
+    cdef uint16_t _behind(self, uint32_t place) noexcept
     cdef void _place_key(self, Request *request, int command) noexcept
     cdef bint _is_end(self, uint32_t place) noexcept
     cdef int _plan_chain(self, RequestParser parser, char *base, uint32_t database, int first, uint32_t place, uint32_t *unknown) except -1

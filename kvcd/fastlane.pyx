@@ -298,38 +298,43 @@ cdef class FastLane:
             request.key_bytes = <uint32_t>parser.args[i].length
             if command >= COMMAND_PREFIX_MATCH:
                 request.rank = i - 1
-                request.place = i - 1
+                request.place = self._behind(i - 1)
             elif self.infers_chains and parser.argc == 2:
                 self._place_key(request, command)
         if command == COMMAND_PREFIX_MATCH:
             self.chain.phase = PHASE_LOOKUP
             self.chain.asked = parser.argc - 1
-            self.chain.found = self.chain.place = self.chain.known = 0
+            self.chain.found = self.chain.place = self.chain.known = self.chain.made = 0
         elif command == COMMAND_PREFIX_GET:
             # The last block of a request is often a partial one, and those come back less often.
             if self.chain.phase == PHASE_NONE or self.chain.phase == PHASE_SET:
-                self.chain.asked = self.chain.place = self.chain.found = 0
+                self.chain.asked = self.chain.place = self.chain.found = self.chain.made = 0
             self.chain.phase = PHASE_GET
             self.chain.place += parser.argc - 1
             if self.chain.asked == 0 or self.chain.place == self.chain.asked:
                 request.flags |= IS_TAIL
         return TAKEN
 
+    cdef uint16_t _behind(self, uint32_t place) noexcept:
+        """How far behind the clock a block of the chain counts as used: its head is the youngest, whatever was counted since it began."""
+        cdef uint64_t behind = <uint64_t>place + self.chain.made
+        return <uint16_t>behind if behind < 65535 else 65535
+
     cdef void _place_key(self, Request *request, int command) noexcept:
         """Where in its chain a single key stands: clients ask from the head, EXISTS or GET first, then store what was missing."""
         cdef Chain *chain = self.chain
         if command == COMMAND_EXISTS:
             if chain.phase != PHASE_LOOKUP or chain.asked >= CHAIN_LIMIT:
-                chain.asked = chain.found = chain.known = 0
+                chain.asked = chain.found = chain.known = chain.made = 0
                 chain.phase = PHASE_LOOKUP
             request.place = <uint16_t>chain.asked
             chain.asked += 1
             chain.place = 0
         elif command == COMMAND_GET:
             if chain.phase == PHASE_SET or chain.phase == PHASE_NONE or chain.place >= chain.found:
-                chain.asked = chain.found = chain.place = chain.known = 0
+                chain.asked = chain.found = chain.place = chain.known = chain.made = 0
             chain.phase = PHASE_GET
-            request.place = <uint16_t>chain.place
+            request.place = self._behind(chain.place)
             chain.place += 1
         else:  # SET
             if chain.phase == PHASE_SET and chain.place < CHAIN_LIMIT:
@@ -337,7 +342,7 @@ cdef class FastLane:
             else:
                 chain.place = chain.found if chain.phase != PHASE_SET else 0
                 chain.phase = PHASE_SET
-            request.place = <uint16_t>chain.place
+            request.place = self._behind(chain.place)
             if chain.asked > chain.found + chain.known and chain.place < chain.asked:
                 request.unknown = chain.asked - chain.found - chain.known
                 if chain.asked > chain.found + 1 and chain.place + 1 == chain.asked:
@@ -511,7 +516,7 @@ cdef class FastLane:
             request = self.batch.add()
             request.kind = KIND_WRITE
             request.database = database
-            request.place = <uint16_t>(place + (i - first) // 2) if place < CHAIN_LIMIT else CHAIN_LIMIT
+            request.place = self._behind(place + (i - first) // 2)
             request.unknown = unknown
             if i + 2 >= parser.argc and self._is_end(place + (parser.argc - first) // 2):
                 request.flags = IS_TAIL
@@ -579,7 +584,7 @@ cdef class FastLane:
             if not request.has_ghost:
                 memset(&heat, 0, sizeof(heat))
             if admitted == count:
-                engine.reuse.preview(&heat, request.has_ghost, place + i, unknown[0], is_tail)
+                engine.reuse.preview(&heat, request.has_ghost, self._behind(place + i), unknown[0], is_tail)
                 if not node.policy.refuses(&heat, new):
                     new += 1
                     continue
@@ -588,7 +593,7 @@ cdef class FastLane:
                 if not request.has_ghost:
                     memset(&heat, 0, sizeof(heat))
             engine.reuse.begin()
-            engine.reuse.access(&heat, request.has_ghost, place + i, unknown[0], is_tail, True)
+            engine.reuse.access(&heat, request.has_ghost, self._behind(place + i), unknown[0], is_tail, True)
             engine.reuse.end()
             if request.ghosts != NULL:
                 offset = engine.reuse.bucket_offset(request.tag)
@@ -702,9 +707,11 @@ cdef class FastLane:
                 break
         else:
             if command == COMMAND_GET:
+                self.chain.made += first.status == STATUS_OK
                 failed = self._answer_value(first, out, resp, chunks)
             elif command == COMMAND_SET:
                 self.chain.known += first.has_ghost
+                self.chain.made += first.status == STATUS_OK
                 if first.status == STATUS_OK:
                     failed = out_raw(out, b"+OK\r\n", 5)
                 elif first.status == STATUS_MISS or first.status == STATUS_PRESENT:
@@ -720,6 +727,7 @@ cdef class FastLane:
                 while i < end and self.batch.requests[i].status == STATUS_OK:
                     i += 1
                 self._unpin(pending, i)
+                self.chain.made += i - pending.first
                 failed = out_array_header(out, i - pending.first)
                 end = i
                 for i in range(pending.first, end):
@@ -739,6 +747,7 @@ cdef class FastLane:
                     if request.status != STATUS_OK and request.status != STATUS_PRESENT:
                         break
                     total += 1
+                self.chain.made += pending.count
                 if total == 0 and pending.count:
                     failed = self._answer_full(first.status, out)
                 else:

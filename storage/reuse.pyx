@@ -24,7 +24,7 @@ cdef enum:
     MEDIAN_UNIT = 256       # of log2 of the median
     CLOCK_PENDING = 32      # accesses after which other front ends learn of them
     WINDOW = 32             # capacities before the clock and after it that the rings reach
-    PLACES_LIMIT = 1024     # of a request count as places of their own
+    PLACES_LIMIT = 2048     # of a request count as places of their own
     MEDIAN_CAPACITIES = 16  # the median is at most so many capacities
     DECAY_MEDIANS = 10      # a count falls to 1/e in so many medians
     TAIL_PENALTY_LIMIT = 4
