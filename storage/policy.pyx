@@ -170,6 +170,8 @@ cdef class EvictionPolicy(Room):
         """Evict until ``pages`` pages may be claimed and ``cells`` cells of the class (-1: none) beside them."""
         cdef uint64_t before
         cdef uint32_t idle = 0, examined = 0
+        if self.rule == RULE_REUSE and self.engine.reuse.evicted_at == 0:
+            self.measure()
         self.engine.reclaimer.collect(True)
         self.engine.allocator.release_spares()
         if self._has_room(cell_class, cells, pages):

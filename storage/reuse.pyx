@@ -226,8 +226,8 @@ cdef class Reuse:
         if self.evicted_at == 0:
             self.evicted_at = 1
             self.size_ghosts()
-            # Full for the first time: the capacity is known, and all that was learned of intervals was told without one.
-            self.median_step = <int32_t>(log2f(<float>self.capacity) * MEDIAN_UNIT) if self.median_step == 0 else self.median_step
+            # Full for the first time. The capacity is a guess that a thousand intervals correct, whatever came before.
+            self.median_step = <int32_t>(log2f(<float>self.capacity) * MEDIAN_UNIT)
             self.median = exp2f(self.median_step / <float>MEDIAN_UNIT)
             self.median_inverse = 1.0 / self.median
         self.evicted_at = self.clock if self.clock else 1

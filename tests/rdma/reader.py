@@ -162,17 +162,17 @@ class Node:
         self.seed = int.from_bytes(hashlib.sha256(region.name.encode()).digest()[:8], "little")
         block = region.read(0, SUPERBLOCK.size)
         magic, version, fabric, self.pool_bytes, self.sets, self.pages, _, secret, _, _, _, self.digest, _, check = SUPERBLOCK.unpack(block)
-        assert (magic, version, fabric) == (b"KVCDPOOL", 3, 2)
+        assert (magic, version, fabric) == (b"KVCDPOOL", 4, 2)
         assert check == zlib.crc32(block[:-4])
         assert self.pool_bytes == region.facts.size_bytes
         self.names = region.read(256, 768).rstrip(b"\0")
         self.secret: tuple[int, int] = struct.unpack("<2Q", secret)
         slots = self.sets * SLOTS_PER_SET
-        sizes = (4096, 64 * 64, 64 * 4096 * 8, 512 * 8, 4096, 256 * 8, 65 * 256 * 32, self.sets * SET_BYTES, slots * 16)
+        sizes = (4096, 64 * 64, 64 * 4096 * 8, 512 * 8, 4096, 256 * 8, 65 * 256 * 32, self.sets * SET_BYTES, slots * 16, self.pool_bytes // 64 // 4096 * 4096)
         begins = [0]
         for size in sizes:
             begins.append((begins[-1] + size + 4095) // 4096 * 4096)
-        self.databases_at, self.sets_at, page_words_at = begins[5], begins[7], begins[9]
+        self.databases_at, self.sets_at, page_words_at = begins[5], begins[7], begins[10]
         assert self.pages == (self.pool_bytes - page_words_at - 65_536) // 65_544
         self.pages_at = (page_words_at + self.pages * 8 + PAGE_BYTES - 1) // PAGE_BYTES * PAGE_BYTES
         assert self.pages_at + self.pages * PAGE_BYTES <= self.pool_bytes

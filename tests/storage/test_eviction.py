@@ -11,7 +11,7 @@ from storage.store import Store
 from tests.storage.pools import NOW_MS, PAGE_BYTES, every_fabric, finish, largest_inline_bytes, make_store, pages_used, second_store, sweep
 
 POLICIES = (
-    "allkeys-lru", "allkeys-lfu", "allkeys-random", "volatile-lru", "volatile-lfu", "volatile-random", "volatile-ttl",
+    "allkeys-prefix", "allkeys-lru", "allkeys-lfu", "allkeys-random", "volatile-lru", "volatile-lfu", "volatile-random", "volatile-ttl",
 )  # fmt: skip
 SIZES = [0, 40, 100, 700, 3_000, 20_000, 32_600, 60_000, 140_000]
 
@@ -41,7 +41,7 @@ def test_a_write_never_fails_while_something_may_go(kind: str, policy: str) -> N
 
 @every_fabric
 @pytest.mark.parametrize(("before", "after"), [(10, 200_000), (200_000, 10), (10, 32_000), (32_000, 10), (600, 5_000)])
-@pytest.mark.parametrize("policy", ["allkeys-lru", "allkeys-random", "volatile-lru"])
+@pytest.mark.parametrize("policy", ["allkeys-prefix", "allkeys-lru", "allkeys-random", "volatile-lru"])
 def test_a_pool_of_one_size_turns_to_another(kind: str, before: int, after: int, policy: str) -> None:
     store = make_store(kind, policy=policy, pages=12, index_entries=7 * 3000)
     number = 0
