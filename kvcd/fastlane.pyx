@@ -63,6 +63,7 @@ cdef enum:
     KEYS_PER_COMMAND = 768     # a command with more goes to the slow lane, which cuts it
     TOUCHED_SLOTS = 4096       # power of two, several times RUN_REQUESTS
     KEY_BYTES_LIMIT = 16384
+    BLOCKS_PER_RANK = 16       # of a chain, that count as used at the same millisecond: a long chain must not seem old at its end
     CHAIN_LIMIT = 4096         # blocks of one chain that a connection's commands are taken for
 
 cdef bytes OOM_ERROR = OUT_OF_MEMORY.text.encode()
@@ -297,7 +298,7 @@ cdef class FastLane:
             request.key = base + parser.args[i].offset
             request.key_bytes = <uint32_t>parser.args[i].length
             if command >= COMMAND_PREFIX_MATCH:
-                request.rank = i - 1
+                request.rank = (i - 1) // BLOCKS_PER_RANK
                 request.place = self._behind(i - 1)
             elif self.infers_chains and parser.argc == 2:
                 self._place_key(request, command)
@@ -525,7 +526,7 @@ cdef class FastLane:
             request.condition = condition
             request.expire_at_ms = expire_at_ms
             request.depth = depth if depth < 65535 else 65535
-            request.rank = <uint16_t>((i - first) // 2)
+            request.rank = <uint16_t>((i - first) // 2 // BLOCKS_PER_RANK)
             if parent_hash:
                 request.flags |= HAS_PARENT
                 request.parent_hash = parent_hash

@@ -55,7 +55,7 @@ cdef struct Request:
     uint32_t *pages           # payload pages filled by the caller (or by the engine: pages_owned)
     uint32_t page_count
     uint16_t depth
-    uint16_t rank             # position in a chain of this command: deeper blocks count as used a little earlier
+    uint16_t rank             # milliseconds by which it counts as used earlier: deeper blocks of a chain go first
     int64_t expire_at_ms      # -1: none
     uint64_t expected
     uint32_t expected_slot    # with EXACT: where that word was

@@ -638,7 +638,7 @@ cdef class Engine:
         """Refresh the time of the last access, and nothing else (4 bytes, nobody waits)."""
         cdef FabricOp *op
         cdef Location *location
-        # A millisecond earlier for every block before it: of a chain used at one time the tail is evicted first.
+        # Deeper blocks count as used earlier: of a chain used at one time the tail is evicted first.
         request.touched_ms = batch.now32 - request.rank
         if self.locations is not None:
             location = self.locations.find(request.hash_low, request.hash_high, request.epoch)

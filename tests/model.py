@@ -220,6 +220,10 @@ class ModelStore:
         """It has no memory nodes to lose."""
         return None
 
+    def reuse_facts(self) -> dict[str, float]:
+        """The model learns nothing."""
+        return {}
+
     def counters(self) -> dict[str, int]:
         """Return the monotonic counts."""
         return dict(self.counts)
