@@ -123,6 +123,8 @@ cdef class Pool:
         regions = _regions(fabric.size_bytes, entries)
         if regions["page_count"] < MIN_PAGES:
             needed = regions["page_words"] + PAGE_BYTES + MIN_PAGES * (PAGE_BYTES + 8)
+            while _regions(needed, entries)["page_count"] < MIN_PAGES:
+                needed += PAGE_BYTES  # of a larger pool more is for ghosts
             raise PoolError(
                 f"a pool of {fabric.size_bytes} bytes has no room for {entries} index entries and {MIN_PAGES} pages: "
                 f"give pool-size at least {needed} bytes, or a smaller index-entries"

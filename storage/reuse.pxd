@@ -37,8 +37,7 @@ cdef class Reuse:
     cdef uint64_t clock_before
     cdef double share               # of all accesses, this front end's
     cdef double capacity            # blocks that fit
-    cdef int32_t median_step        # log2 of the median interval, in 1/256
-    cdef double median
+    cdef double median              # of intervals between two accesses
     cdef double median_inverse
     cdef double made[2]             # accesses of bodies and tails
     cdef double back[2]             # and those that were not the first

@@ -12,7 +12,7 @@ connections spread over front ends each of them sees a sample, whose rings hold 
 """
 
 cimport cython
-from libc.math cimport exp, exp2f, fabs, log2f
+from libc.math cimport exp2f, log2f
 from libc.stdint cimport int32_t, int64_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
@@ -21,7 +21,6 @@ from storage.words cimport Heat
 
 cdef enum:
     COUNT_UNIT = 2048       # of log2 of the count
-    MEDIAN_UNIT = 256       # of log2 of the median
     CLOCK_PENDING = 32      # accesses after which other front ends learn of them
     WINDOW = 32             # capacities before the clock and after it that the rings reach
     PLACES_LIMIT = 2048     # of a request count as places of their own
@@ -32,6 +31,7 @@ cdef enum:
     LEAST_SHIFT = 2
     GHOST_CAPACITIES = 16   # so many ghosts are kept, in capacities
 
+cdef double MEDIAN_STEP = 1.0027112750502025  # a 256th of an octave
 cdef double UNKNOWN_WEIGHT = 0.25
 cdef double LIMIT_SHARE = 0.08      # of the capacity: by so many hits the rule has to lose
 cdef double LIMIT_LEAST = 128
@@ -169,14 +169,15 @@ cdef class Reuse:
 
     cdef void _learn(self, const Heat *heat, double interval) noexcept nogil:
         """One more interval between two accesses to a block."""
-        cdef int32_t limit = <int32_t>(log2f(<float>(self.capacity * MEDIAN_CAPACITIES)) * MEDIAN_UNIT)
         self.back[1 if heat.flags & HEAT_TAIL else 0] += 1
-        self.median_step += 1 if interval > self.median else -1
-        if self.median_step > limit:
-            self.median_step = limit
-        if self.median_step < 0:
-            self.median_step = 0
-        self.median = exp2f(self.median_step / <float>MEDIAN_UNIT)
+        if interval > self.median:
+            self.median *= MEDIAN_STEP
+            if self.median > MEDIAN_CAPACITIES * self.capacity:
+                self.median = MEDIAN_CAPACITIES * self.capacity
+        else:
+            self.median /= MEDIAN_STEP
+            if self.median < 1.0:
+                self.median = 1.0
         self.median_inverse = 1.0 / self.median
 
     cdef void _compute(
@@ -227,8 +228,7 @@ cdef class Reuse:
             self.evicted_at = 1
             self.size_ghosts()
             # Full for the first time. The capacity is a guess that a thousand intervals correct, whatever came before.
-            self.median_step = <int32_t>(log2f(<float>self.capacity) * MEDIAN_UNIT)
-            self.median = exp2f(self.median_step / <float>MEDIAN_UNIT)
+            self.median = self.capacity
             self.median_inverse = 1.0 / self.median
         self.evicted_at = self.clock if self.clock else 1
 

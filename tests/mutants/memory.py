@@ -195,8 +195,8 @@ MUTANTS = (
         "evicts-what-was-just-used",
         "a candidate that was used since it was sampled is not cold",
         POLICY,
-        "            ) == 0 and candidate.last_ms and heat.last_ms != candidate.last_ms:\n                return False",
-        "            ) == 0 and False:\n                return False",
+        "            ) == 0 and candidate.last_ms and (heat.last if",
+        "            ) == 0 and False and (heat.last if",
         POLICY_TESTS,
     ),
     one(

@@ -53,6 +53,7 @@ def make_pool(
 ) -> Pool:
     """Return a pool with room for about ``pages`` pages."""
     size_bytes = INDEX_BYTES + index_entries * 36 + (pages + 3) * (PAGE_BYTES + 8)
+    size_bytes += size_bytes // 63 // 4096 * 4096  # ghosts: a 64th of all
     return Pool.format(
         make_fabric(kind, size_bytes, seed),
         index_entries=index_entries,
