@@ -98,7 +98,8 @@ HONOURED = (
               "unread reply bytes after which a client is closed, by class", CLIENTS),
     Directive("proto-max-bulk-len", Kind.MEMORY, "536870912", "most bytes of one argument", CLIENTS, minimum=1048576),
     Directive("maxmemory", Kind.MEMORY, "0", "most bytes of the pool to use; 0: all of it", MEMORY, maximum=UINT64_MAX),
-    Directive("maxmemory-policy", Kind.CHOICE, "allkeys-prefix", "what gives way when that is reached (redis-server's default is noeviction)",
+    Directive("maxmemory-policy", Kind.CHOICE, "allkeys-prefix",
+              "what gives way when that is reached (redis-server's default is noeviction)",
               MEMORY, choices=EVICTION_POLICIES),
     Directive("save", Kind.SAVE_POINTS, "",
               "save a snapshot when so many seconds have passed with so many changes, and at the end (redis-server's default is "

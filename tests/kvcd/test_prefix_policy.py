@@ -60,8 +60,8 @@ def test_the_simulator_tells_the_servers_hit_ratio(servers: Servers, tmp_path: P
     report = tmp_path / "report.json"
     with servers.kvcd(pool_size="96mb", maxmemory="40mb") as server:
         command = [
-            sys.executable, "-m", "kvcd", "replay", str(trace), "--url", f"redis://127.0.0.1:{server.port}", "--mode", str(mode), "--value-size", str(VALUE_BYTES),
-            "--connections", "1", "--json", str(report), "--quiet",
+            sys.executable, "-m", "kvcd", "replay", str(trace), "--url", f"redis://127.0.0.1:{server.port}", "--mode", str(mode),
+            "--value-size", str(VALUE_BYTES), "--connections", "1", "--json", str(report), "--quiet",
         ]  # fmt: skip
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr

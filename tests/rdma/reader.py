@@ -168,7 +168,8 @@ class Node:
         self.names = region.read(256, 768).rstrip(b"\0")
         self.secret: tuple[int, int] = struct.unpack("<2Q", secret)
         slots = self.sets * SLOTS_PER_SET
-        sizes = (4096, 64 * 64, 64 * 4096 * 8, 512 * 8, 4096, 256 * 8, 65 * 256 * 32, self.sets * SET_BYTES, slots * 16, self.pool_bytes // 64 // 4096 * 4096)
+        ghosts = self.pool_bytes // 64 // 4096 * 4096
+        sizes = (4096, 64 * 64, 64 * 4096 * 8, 512 * 8, 4096, 256 * 8, 65 * 256 * 32, self.sets * SET_BYTES, slots * 16, ghosts)
         begins = [0]
         for size in sizes:
             begins.append((begins[-1] + size + 4095) // 4096 * 4096)

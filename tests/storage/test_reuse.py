@@ -69,7 +69,8 @@ def test_the_clock_is_everybodys() -> None:
     put(second, *(b"b%d" % number for number in range(64)))
     for store in (first, second):
         for _ in range(4):
-            assert get(store, b"a1") and get(store, b"b1")
+            assert get(store, b"a1")
+            assert get(store, b"b1")
     for number in range(32):
         get(first, b"a%d" % number)
     made = 64 + 64 + 2 * 8 + 32
