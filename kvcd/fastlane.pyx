@@ -508,8 +508,8 @@ cdef class FastLane:
         admitted = (parser.argc - first) // 2
         unknown = 0
         if self.cluster.first.engine.reuse is not None:
-            if self.pending_count:
-                return RUN_FIRST
+            if self.pending_count and self.cluster.first.engine.reuse.evicted_at:
+                return RUN_FIRST  # what is pending may change what is there
             admitted = self._plan_chain(parser, base, database, first, place, &unknown)
         self.chain.phase = PHASE_SET
         self.chain.place = place + (parser.argc - first) // 2

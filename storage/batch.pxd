@@ -150,6 +150,7 @@ cdef struct NodeRound:
     uint8_t phase            # of the grace periods, when it began
     bint reads_epochs        # the doorbell under way reads the databases' epochs
     bint reads_counters      # and the change counters
+    uint32_t clock_op        # its operation that moves the clock of accesses, or 0
     uint32_t remembered      # look-ups that the location cache may answer
     uint64_t epochs[MAX_DATABASES]
     uint64_t *counters       # CHANGE_COUNTERS words, as read by this batch; NULL until they are wanted

@@ -40,7 +40,7 @@ from storage.fabric.waiting cimport take_turns
 from storage.locations cimport NO_STAMP, Location, LocationCache, is_settled
 from storage.lookup cimport read_cell, step_lookup
 from storage.pages cimport PageAllocator
-from storage.pool cimport Pool
+from storage.pool cimport GLOBAL_CLOCK, Pool
 from storage.reclaim cimport Reclaimer
 from storage.words cimport (
     CELL_CLASSES,
@@ -217,6 +217,8 @@ cdef class Engine:
         round.building = swapped
         if round.reads_epochs:
             round.reads_epochs = False
+            if round.clock_op and self.reuse is not None:
+                self.reuse.note_clock(round.finished.items[round.clock_op].result + round.finished.items[round.clock_op].compare)
             self._take_epochs(batch, round)
         if round.is_waiting:
             self._supply(batch)
@@ -243,10 +245,22 @@ cdef class Engine:
             self._remove_expired()
 
     cdef void _read_along(self, Batch batch, NodeRound *round) noexcept nogil:
-        """With the first doorbell of a batch: the databases' epochs, and the change counters when they can prove something."""
+        """With the first doorbell of a batch: the databases' epochs, and the change counters when they can prove something.
+
+        And the clock of accesses moves by those of batches before.
+        """
+        cdef uint32_t accesses
+        cdef FabricOp *op
+        round.clock_op = 0
         emit(batch, OP_READ, self.pool.geometry.databases, round.epochs, self.database_count * 8)
         if round.reads_counters:
             emit(batch, OP_READ, self.pool.geometry.counters, round.counters, CHANGE_COUNTERS * 8)
+        if self.reuse is not None and self.pool.fabric.is_remote:
+            accesses = self.reuse.take_pending()
+            if accesses:
+                round.clock_op = round.building.count
+                op = emit(batch, OP_FAA, self.pool.geometry.globals + GLOBAL_CLOCK, NULL, 0)
+                op.compare = accesses
 
     cdef void _take_released(self, NodeRound *round, bint trailing) noexcept nogil:
         """Empty the places of the hazard row that earlier requests of this batch needed."""

@@ -43,6 +43,8 @@ cdef class EvictionPolicy(Room):
     cdef uint32_t refilled_count
     cdef uint64_t idle_looks       # turns of background work that found nothing known to expire
     cdef uint64_t flushes          # that were noted so far
+    cdef uint64_t idle_measures    # turns that could have looked at how many blocks there are
+    cdef uint64_t measured_at      # accesses of this front end at the last look
     cdef Batch evictions
     cdef Turnstile turnstile           # one stack at a time samples, evicts and sweeps
     cdef bint _evict_for(self, uint32_t cell_class, bint wants_page) noexcept nogil

@@ -61,6 +61,7 @@ cdef enum:
     RESERVE_SHARE = 128     # of the pages that may be used one in so many is the reserve,
     RESERVE_LEAST = 16      # at least so many, and at most an eighth
     FULL_SHARE = 128        # a pool with less than this part of its pages free is full: new blocks are weighed
+    REMOTE_MEASURES = 10    # turns of background work, of which one looks at how many blocks there are
     STALE_LIMIT = 8         # candidates that are looked at when a new block is weighed
     WAITS_LIMIT = 60        # of 5 ms
     IDLE_EVICTIONS_LIMIT = 1024  # evictions in a row that free no page, beyond two for each resident
@@ -329,12 +330,17 @@ cdef class EvictionPolicy(Room):
         cdef uint32_t i
         if self.engine.reuse is None:
             return
+        if self.engine.pool.fabric.is_remote:
+            # Each look is some round trips: none for a front end that is asked nothing, and few for others.
+            self.idle_measures += 1
+            if self.engine.reuse.evicted_at and (self.engine.reuse.own == self.measured_at or self.idle_measures % REMOTE_MEASURES != 0):
+                return
+            self.measured_at = self.engine.reuse.own
         for i in range(self.engine.database_count):
-            if self.engine.pool.front_end_high_water > 1:
-                if self.engine.total_counts(i, &total):
-                    blocks += total.keys
-            else:
+            if self.engine.pool.front_end_high_water <= 1:
                 blocks += self.engine.keys[i]
+            elif self.engine.keys[i] and self.engine.total_counts(i, &total):
+                blocks += total.keys
         self.engine.reuse.set_capacity(<uint64_t>blocks if blocks > 0 else 0)
 
     cdef bint refuses(self, const Heat *heat, uint32_t admitted) noexcept nogil:

@@ -56,6 +56,8 @@ cdef class Reuse:
     cdef readonly uint64_t refused  # blocks that were not admitted
     cdef void begin(self) noexcept nogil
     cdef void end(self) noexcept nogil
+    cdef uint32_t take_pending(self) noexcept nogil
+    cdef void note_clock(self, uint64_t seen) noexcept nogil
     cdef void set_capacity(self, uint64_t blocks) noexcept nogil
     cdef void access(self, Heat *heat, bint is_known, uint32_t place, uint32_t unknown, bint is_tail, bint is_stored) noexcept nogil
     cdef void preview(self, Heat *heat, bint is_known, uint32_t place, uint32_t unknown, bint is_tail) noexcept nogil

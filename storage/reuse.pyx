@@ -67,27 +67,40 @@ cdef class Reuse:
     cdef void begin(self) noexcept nogil:
         """A batch begins: its accesses are told from this moment."""
         cdef uint64_t seen = 0
-        if self.pool.front_end_high_water > 1 and self.pending == 0 and not self.pool.fabric.is_remote:
-            if self.pool.read_into(self.pool.geometry.globals + GLOBAL_CLOCK, &seen, 8) == 0 and seen > self.clock:
-                self.clock = seen
+        if self.pool.front_end_high_water > 1 and not self.pool.fabric.is_remote:
+            if self.pool.read_into(self.pool.geometry.globals + GLOBAL_CLOCK, &seen, 8) == 0:
+                self.note_clock(seen)
         self.moment = self.clock
 
     cdef void end(self) noexcept nogil:
         """The batch is over: the clock has moved by what was accessed."""
-        cdef uint64_t offset = self.pool.geometry.globals + GLOBAL_CLOCK
-        if self.pending < CLOCK_PENDING:
-            if self.clock >> self.shift != <uint64_t>self.tick:
-                self._advance()
-            return
-        self.clock = self.pool.fetch_and_add(offset, self.pending) + self.pending
-        self.pending = 0
+        if self.pending >= CLOCK_PENDING and not self.pool.fabric.is_remote:
+            self.clock = self.pool.fetch_and_add(self.pool.geometry.globals + GLOBAL_CLOCK, self.pending) + self.pending
+            self.pending = 0
         self._advance()
+
+    cdef uint32_t take_pending(self) noexcept nogil:
+        """Accesses that the caller adds to the pool's clock; 0 while they are few."""
+        cdef uint32_t pending = self.pending
+        if pending < CLOCK_PENDING:
+            return 0
+        self.pending = 0
+        return pending
+
+    cdef void note_clock(self, uint64_t seen) noexcept nogil:
+        """The pool's clock was read, or moved: it is never behind what is known of it."""
+        if seen + self.pending > self.clock:
+            self.clock = seen + self.pending
 
     cdef void set_capacity(self, uint64_t blocks) noexcept nogil:
         """So many blocks are there, of all front ends; called some times a second."""
         cdef double moved = <double>(self.clock - self.clock_before)
+        cdef uint64_t seen[2]  # the clock, and behind it the buckets in use
         self.capacity = <double>blocks if blocks else 1.0
-        self.pool.read_into(self.pool.geometry.globals + GLOBAL_GHOST_BUCKETS, &self.ghost_buckets, 8)
+        if self.pool.read_into(self.pool.geometry.globals + GLOBAL_CLOCK, seen, 16) != 0:
+            return
+        self.note_clock(seen[0])
+        self.ghost_buckets = seen[1]
         if self.ghost_buckets > self.pool.geometry.ghost_buckets:
             self.ghost_buckets = self.pool.geometry.ghost_buckets  # damaged
         if self.evicted_at:
