@@ -141,12 +141,14 @@ cdef class Reuse:
         if is_known:
             last = <int64_t>self.clock - <int64_t><uint32_t>(<uint32_t>self.clock - heat.last)
             key = last + <int64_t>wide(heat.bonus)
-            if <double>last > self.last_threshold:
-                self.duel -= 1
-            if <double>key > self.key_threshold:
-                self.duel += 1
-            self.by_last[(last >> self.shift) & (RING_BUCKETS - 1)] -= 1
-            self.by_key[(self._clamped(key) >> self.shift) & (RING_BUCKETS - 1)] -= 1
+            if self.evicted_at:
+                # Before that everything is kept, and there is nothing to be told from what would have been.
+                if <double>last > self.last_threshold:
+                    self.duel -= 1
+                if <double>key > self.key_threshold:
+                    self.duel += 1
+                self.by_last[(last >> self.shift) & (RING_BUCKETS - 1)] -= 1
+                self.by_key[(self._clamped(key) >> self.shift) & (RING_BUCKETS - 1)] -= 1
             interval = <double>(<int64_t>now - last)
             interval = interval if interval > 0 else 0
             self._learn(heat, interval)
@@ -155,8 +157,9 @@ cdef class Reuse:
             self._compute(heat, False, 0, unknown, is_tail, is_stored)
         self.made[is_tail] += 1
         heat.last = <uint32_t>now
-        self.by_last[(<int64_t>now >> self.shift) & (RING_BUCKETS - 1)] += 1
-        self.by_key[(self._clamped(<int64_t>now + <int64_t>wide(heat.bonus)) >> self.shift) & (RING_BUCKETS - 1)] += 1
+        if self.evicted_at:
+            self.by_last[(<int64_t>now >> self.shift) & (RING_BUCKETS - 1)] += 1
+            self.by_key[(self._clamped(<int64_t>now + <int64_t>wide(heat.bonus)) >> self.shift) & (RING_BUCKETS - 1)] += 1
         self.clock += 1
         self.pending += 1
         self.own += 1
@@ -239,6 +242,7 @@ cdef class Reuse:
     cdef void note_eviction(self) noexcept nogil:
         if self.evicted_at == 0:
             self.evicted_at = 1
+            self.tick = <int64_t>(self.clock >> self.shift)
             self.size_ghosts()
             # Full for the first time. The capacity is a guess that a thousand intervals correct, whatever came before.
             self.median = self.capacity
@@ -252,7 +256,7 @@ cdef class Reuse:
         cdef int64_t reached = <int64_t>(self.clock >> self.shift)
         cdef int64_t bucket = self.tick + 1
         cdef double half
-        if reached == self.tick:
+        if reached == self.tick or self.evicted_at == 0:
             return
         if reached - self.tick > RING_BUCKETS:
             bucket = reached - RING_BUCKETS
