@@ -814,7 +814,7 @@ cdef void publish(Engine engine, Batch batch, Request *request) noexcept nogil:
     cdef FabricOp *op
     if not request.is_accounted:
         memset(&request.heat, 0, HEAT_BYTES)
-        request.has_ghost = request.ghosts != NULL and engine.reuse.find_ghost(
+        request.has_ghost = request.ghosts != NULL and engine.reuse is not None and engine.reuse.find_ghost(
             request.ghosts, request.tag, &request.heat, &request.ghost_place
         )
     request.heat.frequency = FREQUENCY_INITIAL
@@ -851,7 +851,7 @@ cdef void after_publish(Engine engine, Batch batch, Request *request) noexcept n
     request.is_published = True
     request.word = request.new_word
     engine.counts.inserted += 1
-    if request.has_ghost:
+    if request.has_ghost and engine.reuse is not None:
         forget_ghost(engine, batch, request)
     if request.epoch == <uint32_t>engine.pool.epochs[request.database]:
         engine.keys[request.database] += 1

@@ -74,7 +74,10 @@ cdef void step_lookup(Engine engine, Batch batch, Request *request) noexcept nog
     elif request.state == PIN:
         after_pin(engine, batch, request)
     elif request.state == GHOST:
-        request.has_ghost = engine.reuse.find_ghost(request.ghosts, request.tag, &request.heat, &request.ghost_place)
+        # The policy may have been changed while the bucket was read.
+        request.has_ghost = engine.reuse is not None and engine.reuse.find_ghost(
+            request.ghosts, request.tag, &request.heat, &request.ghost_place
+        )
         engine.finish(batch, request, STATUS_MISS)
 
 

@@ -136,7 +136,6 @@ cdef class Reuse:
         cdef uint64_t now = self.moment - (place if place < PLACES_LIMIT else PLACES_LIMIT)
         cdef int64_t last, key
         cdef double interval
-        cdef uint32_t index
         is_known = is_known and heat.flags & HEAT_COUNTED
         if is_known:
             last = <int64_t>self.clock - <int64_t><uint32_t>(<uint32_t>self.clock - heat.last)
@@ -285,8 +284,6 @@ cdef class Reuse:
         self.last_threshold = self._threshold(self.by_last, blocks)
         self.key_threshold = self._threshold(self.by_key, blocks)
         self.duel *= 1.0 - 1.0 / MEMORY_TICKS
-        if self.evicted_at == 0:
-            self.duel = 0
         if self.duel < -limit:
             self.follows_rule = False
         elif self.duel > 0:
