@@ -20,7 +20,7 @@ from kvcd.channel import Message
 from kvcd.commands import ANSWERS
 from kvcd.commands.registry import Answering
 from kvcd.config import Config, available_memory_bytes
-from kvcd.context import ClientState, ServerState
+from kvcd.context import ClientState, ServerState, SlowReason
 from kvcd.daemon import tell_supervisor
 from kvcd.directive import ConfigError
 from kvcd.fastlane import FastLane
@@ -193,7 +193,14 @@ class Server:
 
     def _refuse_writes(self) -> None:
         """The slow lane knows which commands are refused while snapshots fail."""
-        self._hub.slow_only = self.persistence.refuses_writes
+        self._hold_back(SlowReason.SAVE_FAILED, self.persistence.refuses_writes)
+
+    def _hold_back(self, reason: int, holds: bool) -> None:
+        """Every command of every client takes the slow lane while any reason holds."""
+        if holds:
+            self._hub.slow_reasons |= reason
+        else:
+            self._hub.slow_reasons &= ~reason
 
     def _apply_limits(self) -> None:
         """Take over the directives that bound memory and clients."""
