@@ -83,7 +83,7 @@ cdef class Engine:
     cdef readonly PageAllocator allocator
     cdef Reclaimer reclaimer
     cdef Room room
-    cdef readonly Reuse reuse        # under allkeys-prefix, else None
+    cdef readonly Reuse reuse        # switched on under allkeys-prefix
     cdef EngineCounts counts
     cdef int64_t keys[MAX_DATABASES]
     cdef int64_t expires[MAX_DATABASES]

@@ -31,6 +31,7 @@ cdef class EvictionPolicy(Room):
     cdef Engine engine
     cdef uint8_t rule
     cdef bint volatile_only
+    cdef uint64_t changes          # of the policy
     cdef uint32_t *residents       # slots that this front end filled, in no order
     cdef uint32_t resident_count
     cdef uint32_t resident_capacity
@@ -61,6 +62,7 @@ cdef class EvictionPolicy(Room):
     cdef uint32_t _offer_foreign(self) noexcept nogil
     cdef bint _wait_for_others(self, int cell_class, uint32_t cells, uint32_t pages) noexcept nogil
     cdef bint keep_reserve(self, bint several) noexcept nogil
+    cdef bint _drop_stale(self, uint64_t changes) noexcept nogil
     cdef void _drop(self, uint32_t place) noexcept nogil
     cdef double _score(self, Heat *heat, int64_t expire_at_ms) noexcept nogil
     cdef void _offer(self, Candidate candidate) noexcept nogil

@@ -18,7 +18,6 @@ from storage.fabric.base cimport OP_READ, FabricOp
 from storage.fabric.waiting cimport Turnstile, take_turns
 from storage.pages cimport CellPage
 from storage.pool cimport GLOBAL_PAGES_USED
-from storage.reuse cimport Reuse
 from storage.words cimport (
     CELL_CLASSES,
     HEAT_BYTES,
@@ -100,12 +99,12 @@ cdef class EvictionPolicy(Room):
 
     def choose(self, str name) -> None:
         """Switch to the policy ``name``; raises KeyError for an unknown one."""
+        cdef bint was_on = self.engine.reuse.is_on
         self.rule, self.volatile_only = _RULES[name]
+        self.changes += 1
         self.pool_count = 0
-        if self.rule != RULE_REUSE:
-            self.engine.reuse = None
-        elif self.engine.reuse is None:
-            self.engine.reuse = Reuse(self.engine.pool)
+        self.engine.reuse.switch(self.rule == RULE_REUSE)
+        if self.engine.reuse.is_on and not was_on:
             self.measure()
 
     # -------------------------------------------------------------- residents
@@ -283,6 +282,7 @@ cdef class EvictionPolicy(Room):
         """Evict so that a cell of the class, or a page, comes free. True when something was evicted."""
         cdef Candidate best, chosen
         cdef uint32_t i
+        cdef uint64_t changes = self.changes
         cdef int fitting = -1
         cdef bint is_small
         if self.rule == RULE_NONE:
@@ -290,9 +290,12 @@ cdef class EvictionPolicy(Room):
         # Some samples for every victim, as Redis takes them: fewer, and most of what is sampled goes, cold or not.
         if self.rule == RULE_REUSE:
             is_small = not wants_page and CELL_BYTES[cell_class] < SMALL_VICTIM_BYTES
-            if not self._refill_by_reuse(REUSE_SAMPLES_SMALL if is_small else REUSE_SAMPLES):
-                return False
-        elif self.pool_count <= POOL_SIZE - VICTIMS_PER_REFILL and not self._refill() and self.pool_count == 0:
+            self._refill_by_reuse(REUSE_SAMPLES_SMALL if is_small else REUSE_SAMPLES)
+        elif self.pool_count <= POOL_SIZE - VICTIMS_PER_REFILL:
+            self._refill()
+        if self._drop_stale(changes):
+            return True
+        if self.pool_count == 0:
             return False
         best = self.pool[0]
         for i in range(self.pool_count):
@@ -328,7 +331,7 @@ cdef class EvictionPolicy(Room):
         cdef DatabaseCounts total
         cdef int64_t blocks = 0
         cdef uint32_t i
-        if self.engine.reuse is None:
+        if not self.engine.reuse.is_on:
             return
         if self.engine.pool.fabric.is_remote:
             # Each look is some round trips: none for a front end that is asked nothing, and few for others.
@@ -350,6 +353,7 @@ cdef class EvictionPolicy(Room):
         """
         cdef Heat now
         cdef uint32_t i
+        cdef uint64_t changes = self.changes
         cdef bint refused = False
         if self.rule != RULE_REUSE or not self.engine.reuse.follows_rule:
             return False
@@ -359,6 +363,7 @@ cdef class EvictionPolicy(Room):
             return False
         self.refilled_count = 0
         self._refill_by_reuse(REUSE_SAMPLES)
+        self._drop_stale(changes)
         if admitted >= POOL_SIZE:
             admitted = POOL_SIZE - 1
         for i in range(STALE_LIMIT):
@@ -374,6 +379,13 @@ cdef class EvictionPolicy(Room):
         self.turnstile.leave()
         self.engine.reuse.refused += refused
         return refused
+
+    cdef bint _drop_stale(self, uint64_t changes) noexcept nogil:
+        """Whether the policy was changed after the ``changes`` that were known, while samples were read: what they were taken for counts no more."""
+        if self.changes == changes:
+            return False
+        self.pool_count = 0
+        return True
 
     cdef void _drop(self, uint32_t place) noexcept nogil:
         """A candidate leaves the pool."""
