@@ -187,7 +187,7 @@ cdef void read_old(Engine engine, Batch batch, Request *request) noexcept nogil:
     request.cell_bytes = size
     emit(batch, OP_READ, engine.cell_offset(word_location(request.word), cell_class), request.cell, size)
     emit(batch, OP_READ, engine.pool.slot_offset(request.slot), &request.checked_word, 16)
-    if (engine.reuse is not None and request.kind == KIND_WRITE and not request.flags & KEEP_VALUE) or request.flags & SET_LEASE:
+    if (engine.reuse.is_on and request.kind == KIND_WRITE and not request.flags & KEEP_VALUE) or request.flags & SET_LEASE:
         emit(batch, OP_READ, engine.pool.heat_offset(request.slot), &request.heat, HEAT_BYTES)
     request.state = OLD
 
@@ -222,7 +222,7 @@ cdef void read_victim(Engine engine, Batch batch, Request *request) noexcept nog
     emit(batch, OP_READ, engine.cell_offset(word_location(request.word), word_class(request.word)), request.cell, size
     )
     emit(batch, OP_READ, engine.pool.slot_offset(request.slot), &request.checked_word, 16)
-    if engine.reuse is not None and not request.flags & COUNT_AS_EXPIRED:
+    if engine.reuse.is_on and not request.flags & COUNT_AS_EXPIRED:
         emit(batch, OP_READ, engine.pool.heat_offset(request.slot), &request.heat, HEAT_BYTES)
     request.state = OLD
 
@@ -551,7 +551,7 @@ cdef void after_swap(Engine engine, Batch batch, Request *request) noexcept nogi
     engine.expires[request.database] += <int>word_has_ttl(request.new_word) - <int>word_has_ttl(old)
     engine.stored_bytes[request.database] += <int64_t>(<CellHeader *>request.image).value_bytes - <int64_t>request.out_bytes
     if not request.flags & KEEP_VALUE:
-        if engine.reuse is None:
+        if not engine.reuse.is_on:
             engine.touch_last(batch, request, False)
         else:
             account(engine, batch, request, True)
@@ -750,7 +750,7 @@ cdef void look_again(Engine engine, Batch batch, Request *request, uint32_t sets
     """
     cdef FabricOp *op
     engine.read_sets(batch, request, sets)
-    if engine.reuse is not None and request.ghosts == NULL and engine.reuse.bucket_offset(request.tag):
+    if engine.reuse.is_on and request.ghosts == NULL and engine.reuse.bucket_offset(request.tag):
         request.ghosts = <char *>allocate(batch, GHOST_BUCKET_BYTES)
         emit(batch, OP_READ, engine.reuse.bucket_offset(request.tag), request.ghosts, GHOST_BUCKET_BYTES)
     if request.condition == CONDITION_NX:
@@ -879,7 +879,7 @@ cdef void after_expel(Engine engine, Batch batch, Request *request) noexcept nog
 cdef void account(Engine engine, Batch batch, Request *request, bint is_known) noexcept nogil:
     """The heat of a written block: this access counts, once."""
     request.heat.last_ms = engine.used_at(batch, request, request.heat.last_ms if is_known else 0)
-    if engine.reuse is not None and not request.is_accounted:
+    if engine.reuse.is_on and not request.is_accounted:
         request.is_accounted = True
         engine.reuse.access(&request.heat, is_known, request.place, request.unknown, (request.flags & IS_TAIL) != 0, True)
 
@@ -888,7 +888,7 @@ cdef void publish(Engine engine, Batch batch, Request *request) noexcept nogil:
     cdef FabricOp *op
     if not request.is_accounted:
         memset(&request.heat, 0, HEAT_BYTES)
-        request.has_ghost = request.ghosts != NULL and engine.reuse is not None and engine.reuse.find_ghost(
+        request.has_ghost = request.ghosts != NULL and engine.reuse.is_on and engine.reuse.find_ghost(
             request.ghosts, request.tag, &request.heat, &request.ghost_place
         )
     request.heat.frequency = FREQUENCY_INITIAL
@@ -925,7 +925,7 @@ cdef void after_publish(Engine engine, Batch batch, Request *request) noexcept n
     request.is_published = True
     request.word = request.new_word
     engine.counts.inserted += 1
-    if request.has_ghost and engine.reuse is not None:
+    if request.has_ghost and engine.reuse.is_on:
         forget_ghost(engine, batch, request)
     if request.epoch == <uint32_t>engine.pool.epochs[request.database]:
         engine.keys[request.database] += 1
@@ -949,7 +949,7 @@ cdef void after_publish(Engine engine, Batch batch, Request *request) noexcept n
 cdef void unlink_old(Engine engine, Batch batch, Request *request) noexcept nogil:
     cdef FabricOp *op
     cdef uint64_t ghosts
-    if request.kind == KIND_EVICT and engine.reuse is not None and not request.flags & COUNT_AS_EXPIRED:
+    if request.kind == KIND_EVICT and engine.reuse.is_on and not request.flags & COUNT_AS_EXPIRED:
         ghosts = engine.reuse.bucket_offset(word1_tag(request.checked_word1))
         if ghosts and request.heat.flags & HEAT_COUNTED:
             request.ghosts = <char *>allocate(batch, GHOST_BUCKET_BYTES)
@@ -994,7 +994,7 @@ cdef void after_unlink(Engine engine, Batch batch, Request *request) noexcept no
     retire_old(engine, request, True)
     if request.out_lease_ms:
         engine.leases.add(request.out_lease_ms, -(request.key_bytes + <int64_t>request.out_bytes), batch.now_ms)
-    if request.kind == KIND_EVICT and engine.reuse is not None and not request.was_expired and not request.flags & COUNT_AS_EXPIRED:
+    if request.kind == KIND_EVICT and engine.reuse.is_on and not request.was_expired and not request.flags & COUNT_AS_EXPIRED:
         engine.reuse.note_eviction()
         if request.ghosts != NULL:
             leave_ghost(engine, batch, request)

@@ -87,7 +87,7 @@ cdef class Engine:
     cdef Room room
     cdef Leases leases
     cdef uint32_t lookup_protection_ms
-    cdef readonly Reuse reuse        # under allkeys-prefix, else None
+    cdef readonly Reuse reuse        # switched on under allkeys-prefix
     cdef EngineCounts counts
     cdef int64_t keys[MAX_DATABASES]
     cdef int64_t expires[MAX_DATABASES]

@@ -111,6 +111,7 @@ cdef class Engine:
         self.room = Room()
         self.leases = Leases(pool)
         self.lookup_protection_ms = 5000
+        self.reuse = Reuse(pool)
         self.expiry_batch = Batch(64)
         self.database_count = 16
         self.random_state = <uint64_t>0x9E3779B97F4A7C15 ^ (<uint64_t>pool.front_end << 32)  # not all the same samples
@@ -143,7 +144,7 @@ cdef class Engine:
         batch.now_ms = self.now_ms
         batch.now32 = <uint32_t>self.now_ms
         batch.round = round
-        if self.reuse is not None:
+        if self.reuse.is_on:
             self.reuse.begin()
         round.phase = self.reclaimer.begin_round()
         round.reads_epochs = True
@@ -219,7 +220,7 @@ cdef class Engine:
         round.building = swapped
         if round.reads_epochs:
             round.reads_epochs = False
-            if round.clock_op and self.reuse is not None:
+            if round.clock_op and self.reuse.is_on:
                 self.reuse.note_clock(round.finished.items[round.clock_op].result + round.finished.items[round.clock_op].compare)
             self._take_epochs(batch, round)
         if round.is_waiting:
@@ -239,7 +240,7 @@ cdef class Engine:
         if round.reads_counters:
             self.locations.take_snapshot(round.counters)
             round.reads_counters = False
-        if self.reuse is not None:
+        if self.reuse.is_on:
             self.reuse.end()
         self.reclaimer.end_round(round.phase)
         self.reclaimer.collect(False)
@@ -257,7 +258,7 @@ cdef class Engine:
         emit(batch, OP_READ, self.pool.geometry.databases, round.epochs, self.database_count * 8)
         if round.reads_counters:
             emit(batch, OP_READ, self.pool.geometry.counters, round.counters, CHANGE_COUNTERS * 8)
-        if self.reuse is not None and self.pool.fabric.is_remote:
+        if self.reuse.is_on and self.pool.fabric.is_remote:
             accesses = self.reuse.take_pending()
             if accesses:
                 round.clock_op = round.building.count

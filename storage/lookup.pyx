@@ -77,7 +77,7 @@ cdef void step_lookup(Engine engine, Batch batch, Request *request) noexcept nog
         after_pin(engine, batch, request)
     elif request.state == GHOST:
         # The policy may have been changed while the bucket was read.
-        request.has_ghost = engine.reuse is not None and engine.reuse.find_ghost(
+        request.has_ghost = engine.reuse.is_on and engine.reuse.find_ghost(
             request.ghosts, request.tag, &request.heat, &request.ghost_place
         )
         engine.finish(batch, request, STATUS_MISS)
@@ -115,7 +115,7 @@ cdef void after_sets(Engine engine, Batch batch, Request *request) noexcept nogi
 cdef void miss(Engine engine, Batch batch, Request *request) noexcept nogil:
     """The key is nowhere; whether it was, if somebody wants to know."""
     cdef uint64_t offset
-    if request.flags & WANT_GHOST and engine.reuse is not None:
+    if request.flags & WANT_GHOST and engine.reuse.is_on:
         offset = engine.reuse.bucket_offset(request.tag)
         if offset:
             request.ghosts = <char *>allocate(batch, GHOST_BUCKET_BYTES)
@@ -366,7 +366,7 @@ cdef void warm(Engine engine, Batch batch, Request *request) noexcept nogil:
     request.heat.last_ms = engine.used_at(batch, request, request.heat.last_ms)
     if request.heat.hits < 65535:
         request.heat.hits += 1
-    if engine.reuse is not None:
+    if engine.reuse.is_on:
         engine.reuse.access(&request.heat, True, request.place, 0, (request.flags & IS_TAIL) != 0, False)
     op = append_operation(&batch.round.trailing)
     op.opcode = OP_WRITE

@@ -32,6 +32,7 @@ cdef class EvictionPolicy(Room):
     cdef Engine engine
     cdef uint8_t rule
     cdef bint volatile_only
+    cdef uint64_t changes          # of the policy
     cdef uint32_t *residents       # slots that this front end filled, in no order
     cdef uint32_t resident_count
     cdef uint32_t resident_capacity
@@ -68,7 +69,8 @@ cdef class EvictionPolicy(Room):
     cdef bint _is_kept(self, const Heat *heat) noexcept nogil
     cdef int find_leased(self, const uint32_t *slots, const uint64_t *words, Heat *heats, uint32_t count, bint *leased) noexcept nogil
     cdef void _survey(self) noexcept nogil
-    cdef bint _sample(self, uint32_t samples) noexcept nogil
+    cdef void _sample(self, uint32_t samples) noexcept nogil
+    cdef bint _drop_stale(self, uint64_t changes) noexcept nogil
     cdef void _drop(self, uint32_t place) noexcept nogil
     cdef double _score(self, Heat *heat, int64_t expire_at_ms) noexcept nogil
     cdef void _offer(self, Candidate candidate) noexcept nogil

@@ -19,7 +19,6 @@ from storage.fabric.waiting cimport Turnstile, take_turns
 from storage.pages cimport CellPage
 from storage.pool cimport GLOBAL_PAGES_USED
 from storage.protection cimport LookupProtection
-from storage.reuse cimport Reuse
 from storage.words cimport (
     CELL_CLASSES,
     HEAT_BYTES,
@@ -137,12 +136,12 @@ cdef class EvictionPolicy(Room):
 
     def choose(self, str name) -> None:
         """Switch to the policy ``name``; raises KeyError for an unknown one."""
+        cdef bint was_on = self.engine.reuse.is_on
         self.rule, self.volatile_only = _RULES[name]
+        self.changes += 1
         self.pool_count = 0
-        if self.rule != RULE_REUSE:
-            self.engine.reuse = None
-        elif self.engine.reuse is None:
-            self.engine.reuse = Reuse(self.engine.pool)
+        self.engine.reuse.switch(self.rule == RULE_REUSE)
+        if self.engine.reuse.is_on and not was_on:
             self.measure()
 
     # -------------------------------------------------------------- residents
@@ -338,6 +337,7 @@ cdef class EvictionPolicy(Room):
         """Evict so that a cell of the class, or a page, comes free. True when something was evicted."""
         cdef Candidate best, chosen
         cdef uint32_t i
+        cdef uint64_t changes = self.changes
         cdef int fitting = -1
         cdef bint is_small
         if self.rule == RULE_NONE:
@@ -345,11 +345,15 @@ cdef class EvictionPolicy(Room):
         # Some samples for every victim, as Redis takes them: fewer, and most of what is sampled goes, cold or not.
         is_small = not wants_page and CELL_BYTES[cell_class] < SMALL_VICTIM_BYTES
         self.is_forced = False
-        if not self._sample(REUSE_SAMPLES_SMALL if is_small else REUSE_SAMPLES):
+        self._sample(REUSE_SAMPLES_SMALL if is_small else REUSE_SAMPLES)
+        if self.pool_count == 0 and self.protection.window_ms:
             # Looking for keys must not keep others from storing theirs.
-            self.is_forced = self.protection.window_ms > 0
-            if not self.is_forced or not self._sample(REUSE_SAMPLES):
-                return False
+            self.is_forced = True
+            self._sample(REUSE_SAMPLES)
+        if self._drop_stale(changes):
+            return True
+        if self.pool_count == 0:
+            return False
         best = self.pool[0]
         for i in range(self.pool_count):
             if word_is_paged(self.pool[i].word) or (not wants_page and word_class(self.pool[i].word) == cell_class):
@@ -373,13 +377,14 @@ cdef class EvictionPolicy(Room):
         self.engine.allocator.release_spares()
         return True
 
-    cdef bint _sample(self, uint32_t samples) noexcept nogil:
-        """Fill the pool of candidates where it needs it; False when there are none."""
+    cdef void _sample(self, uint32_t samples) noexcept nogil:
+        """Fill the pool of candidates where it needs it."""
         if self.protection.window_ms and self.protection.is_due():
             self._survey()
         if self.rule == RULE_REUSE:
-            return self._refill_by_reuse(samples)
-        return self.pool_count > POOL_SIZE - VICTIMS_PER_REFILL or self._refill() or self.pool_count > 0
+            self._refill_by_reuse(samples)
+        elif self.pool_count <= POOL_SIZE - VICTIMS_PER_REFILL:
+            self._refill()
 
     cdef void _survey(self) noexcept nogil:
         """Draw some residents, for how much of the memory is protected."""
@@ -462,7 +467,7 @@ cdef class EvictionPolicy(Room):
         cdef DatabaseCounts total
         cdef int64_t blocks = 0
         cdef uint32_t i
-        if self.engine.reuse is None:
+        if not self.engine.reuse.is_on:
             return
         if self.engine.pool.fabric.is_remote:
             # Each look is some round trips: none for a front end that is asked nothing, and few for others.
@@ -484,6 +489,7 @@ cdef class EvictionPolicy(Room):
         """
         cdef Heat now
         cdef uint32_t i
+        cdef uint64_t changes = self.changes
         cdef bint refused = False
         if self.rule != RULE_REUSE or not self.engine.reuse.follows_rule:
             return False
@@ -493,6 +499,7 @@ cdef class EvictionPolicy(Room):
             return False
         self.refilled_count = 0
         self._refill_by_reuse(REUSE_SAMPLES)
+        self._drop_stale(changes)
         if admitted >= POOL_SIZE:
             admitted = POOL_SIZE - 1
         for i in range(STALE_LIMIT):
@@ -508,6 +515,13 @@ cdef class EvictionPolicy(Room):
         self.turnstile.leave()
         self.engine.reuse.refused += refused
         return refused
+
+    cdef bint _drop_stale(self, uint64_t changes) noexcept nogil:
+        """Whether the policy was changed after the ``changes`` that were known, while samples were read: what they were taken for counts no more."""
+        if self.changes == changes:
+            return False
+        self.pool_count = 0
+        return True
 
     cdef void _drop(self, uint32_t place) noexcept nogil:
         """A candidate leaves the pool."""

@@ -39,20 +39,36 @@ cdef double LIMIT_LEAST = 128
 
 @cython.final
 cdef class Reuse:
-    """Raises nothing; all of it is advice."""
+    """Raises nothing; all of it is advice.
+
+    There as long as its engine, and off under other policies: a batch that waits for a memory node while the policy is changed goes on with it.
+    """
 
     def __cinit__(self, Pool pool):
         self.pool = pool
-        self.follows_rule = True
-        self.share = 1.0
         self.capacity = 1.0
-        self.shift = LEAST_SHIFT
-        self.last_threshold = self.key_threshold = -1e300
-        pool.read_into(pool.geometry.globals + GLOBAL_CLOCK, &self.clock, 8)
-        self.clock_before = self.clock
-        self.tick = <int64_t>(self.clock >> self.shift)
-        self.median = 1.0
-        self.median_inverse = 1.0
+        self.median = self.median_inverse = 1.0
+
+    def switch(self, bint on) -> None:
+        """Begin anew, or stop: what was learned before other policies ruled says nothing of now."""
+        if on and not self.is_on:
+            self.follows_rule = True
+            self.share = 1.0
+            self.capacity = 1.0
+            self.shift = LEAST_SHIFT
+            self.evicted_at = self.pending = 0
+            self.own = self.own_before = 0
+            self.duel = self.tail_penalty = 0
+            self.median = self.median_inverse = 1.0
+            self.last_threshold = self.key_threshold = -1e300
+            memset(self.made, 0, sizeof(self.made))
+            memset(self.back, 0, sizeof(self.back))
+            memset(self.by_last, 0, sizeof(self.by_last))
+            memset(self.by_key, 0, sizeof(self.by_key))
+            self.pool.read_into(self.pool.geometry.globals + GLOBAL_CLOCK, &self.clock, 8)
+            self.clock_before = self.moment = self.clock
+            self.tick = <int64_t>(self.clock >> self.shift)
+        self.is_on = on
 
     def facts(self) -> dict[str, float]:
         """What is learned, for people."""

@@ -801,7 +801,7 @@ cdef class Store:
                 counts["location_cache_hits"] = node.engine.locations.hits
                 counts["location_cache_stale"] = node.engine.locations.stale
                 counts["location_cache_misses"] = node.engine.locations.misses
-            if node.engine.reuse is not None:
+            if node.engine.reuse.is_on:
                 counts["reuse_refused"] = node.engine.reuse.refused
                 counts["reuse_turns"] = node.engine.reuse.turns
             if node.adoption is not None:
@@ -815,7 +815,7 @@ cdef class Store:
         """What allkeys-prefix has learned on the first node, see storage.reuse; nothing under other policies."""
         cdef Node node
         for node in self._nodes():
-            if node.engine.reuse is not None:
+            if node.engine.reuse.is_on:
                 return node.engine.reuse.facts()
         return {}
 
