@@ -50,7 +50,7 @@ cdef class EvictionPolicy(Room):
     cdef bint _evict_for(self, uint32_t cell_class, bint wants_page) noexcept nogil
     cdef bint _make_room(self, int cell_class, uint32_t cells, uint32_t pages) noexcept nogil
     cdef bint _has_room(self, int cell_class, uint32_t cells, uint32_t pages) noexcept nogil
-    cdef bint shrink(self) noexcept nogil
+    cdef bint evict_ahead(self) noexcept nogil
     cdef bint _make_slot(self, Request *request) noexcept nogil
     cdef uint32_t _sweep(self, uint32_t count, bint flushed, uint32_t *examined) noexcept nogil
     cdef bint _refill(self) noexcept nogil
@@ -60,7 +60,6 @@ cdef class EvictionPolicy(Room):
     cdef void measure(self) noexcept nogil
     cdef uint32_t _offer_foreign(self) noexcept nogil
     cdef bint _wait_for_others(self, int cell_class, uint32_t cells, uint32_t pages) noexcept nogil
-    cdef bint keep_reserve(self, bint several) noexcept nogil
     cdef void _drop(self, uint32_t place) noexcept nogil
     cdef double _score(self, Heat *heat, int64_t expire_at_ms) noexcept nogil
     cdef void _offer(self, Candidate candidate) noexcept nogil

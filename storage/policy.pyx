@@ -57,14 +57,12 @@ cdef enum:
     FOREIGN_SETS = 32       # index sets of one look at what others stored: 4 KiB
     FOREIGN_SETS_LIMIT = 65536  # of one search by who has hardly anything of its own
     FOREIGN_PAGES = 512
-    FEW_RESIDENTS = 64      # with fewer a front end may use the reserve
-    RESERVE_SHARE = 128     # of the pages that may be used one in so many is the reserve,
-    RESERVE_LEAST = 16      # at least so many, and at most an eighth
+    FEW_RESIDENTS = 64      # with fewer a front end has hardly anything of its own
     FULL_SHARE = 128        # a pool with less than this part of its pages free is full: new blocks are weighed
     REMOTE_MEASURES = 10    # turns of background work, of which one looks at how many blocks there are
     STALE_LIMIT = 8         # candidates that are looked at when a new block is weighed
     WAITS_LIMIT = 60        # of 5 ms
-    IDLE_EVICTIONS_LIMIT = 1024  # evictions in a row that free no page, beyond two for each resident
+    IDLE_VALUES_LIMIT = 16384  # evicted in a row for one that waits without a page that came free, some 15 ms: then it is refused
 
 _RULES = {
     "allkeys-prefix": (RULE_REUSE, False),
@@ -168,9 +166,12 @@ cdef class EvictionPolicy(Room):
         return made
 
     cdef bint _make_room(self, int cell_class, uint32_t cells, uint32_t pages) noexcept nogil:
-        """Evict until ``pages`` pages may be claimed and ``cells`` cells of the class (-1: none) beside them."""
-        cdef uint64_t before
-        cdef uint32_t idle = 0, examined = 0
+        """Evict until ``pages`` pages may be claimed and ``cells`` cells of the class (-1: none) beside them.
+
+        Bounded: a page costs its values at most, 1 016 of the smallest, and where no page comes free IDLE_VALUES_LIMIT are the end.
+        """
+        cdef uint64_t used, evicted, idle = 0
+        cdef uint32_t examined = 0
         if self.rule == RULE_REUSE and self.engine.reuse.evicted_at == 0:
             self.measure()
         self.engine.reclaimer.collect(True)
@@ -188,13 +189,14 @@ cdef class EvictionPolicy(Room):
             if examined == 0:
                 break
         while not self._has_room(cell_class, cells, pages):
-            before = self.engine.allocator.used_pages
+            used = self.engine.allocator.used_pages
+            evicted = self.engine.counts.evicted
             if not self._evict_for(<uint32_t>cell_class if cell_class >= 0 else 0, cell_class < 0):
                 return self._wait_for_others(cell_class, cells, pages)
             self.engine.reclaimer.collect(True)
-            idle = 0 if self.engine.allocator.used_pages < before else idle + 1
-            # Values in use, or scattered among ones that must stay, free no page: every resident may be one.
-            if idle > IDLE_EVICTIONS_LIMIT + self.resident_count * 2:
+            # Values in use, or scattered among ones that must stay, free no page.
+            idle = 0 if self.engine.allocator.used_pages < used else idle + self.engine.counts.evicted - evicted + 1
+            if idle > IDLE_VALUES_LIMIT:
                 return False
         return True
 
@@ -211,17 +213,17 @@ cdef class EvictionPolicy(Room):
             pages += (cells - free_cells + CELLS_IN_PAGE[cell_class] - 1) // CELLS_IN_PAGE[cell_class]
         return self.engine.allocator.used_pages + pages + self.engine.allocator.reserve_pages <= self.engine.allocator.limit_pages
 
-    cdef bint shrink(self) noexcept nogil:
-        """Evict a little when more is in use than the limit allows (it was lowered); True when more has to go."""
+    cdef bint evict_ahead(self) noexcept nogil:
+        """Evict one value, or those of one page, for whoever will need a page; False when nothing can go, or somebody is at it."""
         cdef bint evicted
-        if self.engine.allocator.used_pages <= self.engine.allocator.limit_pages or not self.turnstile.enter():
+        if not self.turnstile.enter():
             return False
         self.refilled_count = 0
         self.engine.allocator.release_spares()
         evicted = self._evict_for(0, True)
         self.engine.reclaimer.collect(True)
         self.turnstile.leave()
-        return evicted and self.engine.allocator.used_pages > self.engine.allocator.limit_pages
+        return evicted
 
     cdef bint make_slot(self, Request *request) noexcept nogil:
         """Every probed set is full: evict the entry of theirs that was used longest ago."""
@@ -599,27 +601,6 @@ cdef class EvictionPolicy(Room):
         return found
 
     # ------------------------------------------------------- other front ends
-
-    cdef bint keep_reserve(self, bint several) noexcept nogil:
-        """Where several share a pool, keep some pages free for one that has nothing to evict itself; True when more has to go.
-
-        Who has values of its own claims nothing of that reserve, and evicts in the background when others have used it.
-        """
-        cdef uint64_t reserve = 0, limit = self.engine.allocator.limit_pages
-        cdef bint evicted
-        if several and self.rule != RULE_NONE and self.resident_count >= FEW_RESIDENTS:
-            reserve = limit // RESERVE_SHARE if limit // RESERVE_SHARE > RESERVE_LEAST else RESERVE_LEAST
-            if reserve > limit // 8:
-                reserve = limit // 8
-        self.engine.allocator.reserve_pages = reserve
-        if reserve == 0 or self.engine.allocator.used_pages + reserve <= limit or not self.turnstile.enter():
-            return False
-        self.refilled_count = 0
-        self.engine.allocator.release_spares()
-        evicted = self._evict_for(0, True)
-        self.engine.reclaimer.collect(True)
-        self.turnstile.leave()
-        return evicted and self.engine.allocator.used_pages + reserve > limit
 
     cdef bint _wait_for_others(self, int cell_class, uint32_t cells, uint32_t pages) noexcept nogil:
         """Nothing of one's own can go, but others have the pool full of small values: take theirs out, and wait for the pages.

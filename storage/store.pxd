@@ -16,6 +16,8 @@ cdef class Store:
     cdef readonly int databases
     cdef str policy_name
     cdef tuple shares                  # of the limit: unfinished values, unread ones
+    cdef tuple watermarks              # of the limit: low and high mark of free pages
+    cdef object on_low
     cdef object manual_clock_ms
     cdef readonly uint64_t maxmemory
     cdef public object on_release
