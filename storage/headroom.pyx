@@ -15,6 +15,7 @@ the same with fewer than none free.
 from libc.stdint cimport int64_t, uint64_t
 
 from storage.policy cimport RULE_NONE
+from storage.pool cimport GLOBAL_PAGES_USED
 
 cdef enum:
     LOW_LEAST = 4           # pages: what one turn of the event loop brings of values of one page, with some clients
@@ -67,6 +68,9 @@ cdef class Headroom:
     cdef bint step(self) noexcept nogil:
         """Evict a little, a page's values at most; True when more has to go and can."""
         cdef uint64_t pages, values
+        if self.is_short() and self.engine.pool.front_end_high_water > 1:
+            # Others may have freed some since this was read, and what they have evicted need not go here.
+            self.engine.pool.read_into(self.engine.pool.geometry.globals + GLOBAL_PAGES_USED, &self.engine.allocator.used_pages, 8)
         if not self.is_short():
             self.engine.allocator.is_low = False
             return False
