@@ -240,7 +240,9 @@ def turn(contender: str, filled: Filled, value_bytes: int) -> Turn:
 def main(
     sizes: Annotated[str, typer.Option(help="Bytes of the values, with commas between.")] = ",".join(map(str, SIZES_BYTES)),
     maxmemory_mib: Annotated[int, typer.Option(min=16, help="maxmemory of both, in MiB.")] = 128,
-    policies: Annotated[str, typer.Option(help="kvcd's, with commas between; redis-server runs allkeys-lru. noeviction overwrites in a half full pool.")] = "allkeys-prefix,allkeys-lru",
+    policies: Annotated[
+        str, typer.Option(help="kvcd's, with commas between; redis-server runs allkeys-lru. noeviction overwrites in a half full pool.")
+    ] = "allkeys-prefix,allkeys-lru",
     rate: Annotated[float, typer.Option(min=1, help="Operations a second of the runs at a rate.")] = 500,
     seconds: Annotated[float, typer.Option(min=0.1, help="Length of each run.")] = 4,
     turns: Annotated[str, typer.Option(help="Bytes of the values that a pool of 64-byte values turns to; empty: none.")] = ",".join(
@@ -304,15 +306,18 @@ def turns_of(contender: Contender, sizes_bytes: list[int], limit_bytes: int) -> 
 
 def table(figures: list[Figures]) -> Table:
     """All figures, one line for each run."""
-    out = Table(title="A full pool", caption="One client. CPU: the server's processor time per operation. Times of batches are whole batches'.")
+    out = Table(
+        title="A full pool", caption="One client. CPU: the server's processor time per operation. Times of batches are whole batches'."
+    )
     for heading in ("value", "command", "load", "server", "op/s", "CPU µs", "evicted/op", "p50 µs", "p99 µs", "p99.9 µs", "worst µs"):
         out.add_column(heading, justify="left" if heading in ("command", "server") else "right")
     ordered = sorted(figures, key=lambda one: (one.value_bytes, one.command != "SET", one.load[0] == "b", one.load[0] == "o"))
-    for one, following in zip(ordered, [*ordered[1:], None], strict=True):
+    runs = [(one.value_bytes, one.command, one.load) for one in ordered]
+    for one, run, following in zip(ordered, runs, [*runs[1:], None], strict=True):
         out.add_row(
             f"{one.value_bytes:,}", one.command, one.load, one.server, f"{one.operations_per_s:,.0f}", f"{one.processor_us:.1f}",
             f"{one.evicted_per_operation:.2f}", *(f"{value:,.0f}" for value in (one.p50_us, one.p99_us, one.p999_us, one.worst_us)),
-            end_section=following is not None and (one.value_bytes, one.command, one.load) != (following.value_bytes, following.command, following.load),
+            end_section=run != following,
         )  # fmt: skip
     return out
 

@@ -47,7 +47,10 @@ cdef enum:
     POOL_SIZE = 64
     REUSE_SAMPLES = 64      # entries scored for every victim; with 32 of them hit ratios are .001 lower, with 16 .003
     REUSE_SAMPLES_SMALL = 16  # of victims below SMALL_VICTIM_BYTES, where scoring costs more than the value does
+    REUSE_SAMPLES_MIDDLE = 32  # of those below MIDDLE_VICTIM_BYTES
     SMALL_VICTIM_BYTES = 2048
+    MIDDLE_VICTIM_BYTES = 16384
+    POOLED_CHECKED = 8      # best candidates that are looked at again each time: all 64 cost 2 us a victim, and each comes to the top
     VICTIMS_PER_REFILL = 4  # 6 samples for each victim; with 16 a set of hot keys lost two thirds in a test
     SWEEP_CHUNK = 256       # entries looked at in one doorbell by the sweeper
     HEADER_READ_BYTES = 32  # cell header and expiry
@@ -286,13 +289,14 @@ cdef class EvictionPolicy(Room):
         cdef Candidate best, chosen
         cdef uint32_t i
         cdef int fitting = -1
-        cdef bint is_small
+        cdef uint32_t samples = REUSE_SAMPLES
         if self.rule == RULE_NONE:
             return False
         # Some samples for every victim, as Redis takes them: fewer, and most of what is sampled goes, cold or not.
         if self.rule == RULE_REUSE:
-            is_small = not wants_page and CELL_BYTES[cell_class] < SMALL_VICTIM_BYTES
-            if not self._refill_by_reuse(REUSE_SAMPLES_SMALL if is_small else REUSE_SAMPLES):
+            if not wants_page and CELL_BYTES[cell_class] < MIDDLE_VICTIM_BYTES:
+                samples = REUSE_SAMPLES_SMALL if CELL_BYTES[cell_class] < SMALL_VICTIM_BYTES else REUSE_SAMPLES_MIDDLE
+            if not self._refill_by_reuse(samples):
                 return False
         elif self.pool_count <= POOL_SIZE - VICTIMS_PER_REFILL and not self._refill() and self.pool_count == 0:
             return False
@@ -386,10 +390,10 @@ cdef class EvictionPolicy(Room):
 
     cdef bint _refill_by_reuse(self, uint32_t samples) noexcept nogil:
         """Score random residents by their heat alone, and look at the slots of those that get into the pool."""
-        cdef FabricOp ops[REUSE_SAMPLES + POOL_SIZE]
+        cdef FabricOp ops[REUSE_SAMPLES + POOLED_CHECKED]
         cdef Heat heats[REUSE_SAMPLES]
-        cdef Heat pooled[POOL_SIZE]
-        cdef uint32_t pooled_slots[POOL_SIZE]
+        cdef Heat pooled[POOLED_CHECKED]
+        cdef uint32_t pooled_slots[POOLED_CHECKED]
         cdef uint64_t words[REUSE_SAMPLES]
         cdef uint32_t slots[REUSE_SAMPLES]
         cdef uint32_t positions[REUSE_SAMPLES]
@@ -418,7 +422,9 @@ cdef class EvictionPolicy(Room):
                 ops[i].local = &heats[i]
                 ops[i].length = HEAT_BYTES
             # Candidates that were used since are none; unless a whole look would cost more than the value.
-            checked = self.pool_count if samples == REUSE_SAMPLES else 0
+            checked = 0
+            if samples > REUSE_SAMPLES_SMALL:
+                checked = self.pool_count if self.pool_count < POOLED_CHECKED else POOLED_CHECKED
             memset(&ops[count], 0, checked * sizeof(FabricOp))
             for i in range(checked):
                 pooled_slots[i] = self.pool[i].slot

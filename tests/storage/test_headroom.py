@@ -23,7 +23,9 @@ def marks(store: Store) -> dict[str, int]:
     return store.cluster.nodes[0].headroom.facts()
 
 
-def roomy_store(kind: str, *, policy: str = "allkeys-lru", pages: int = 400, low: float = 0.02, high: float = 0.04) -> tuple[Store, list[int]]:
+def roomy_store(
+    kind: str, *, policy: str = "allkeys-lru", pages: int = 400, low: float = 0.02, high: float = 0.04
+) -> tuple[Store, list[int]]:
     """Return a store that keeps pages free, and a list that grows when it asks for somebody to see to it."""
     store = make_store(kind, policy=policy, pages=pages, index_entries=7 * 20_000)
     calls: list[int] = []
@@ -175,7 +177,7 @@ def test_the_reserve_lies_below_the_marks(kind: str) -> None:
 
 @every_fabric
 def test_what_a_writer_waits_for_is_bounded(kind: str) -> None:
-    """Among small values that must stay a page hardly ever comes free: the writer is refused after 16 384 that went in vain, not after all."""
+    """Among small values that must stay hardly a page comes free: the writer is refused after 16 384 that went in vain, not after all."""
     store = make_store(kind, policy="volatile-lru", pages=80, index_entries=7 * 25_000)
     number = 0
     while put(store, b"k%d" % number, 40, 1000 if number % 4 else None) == Status.OK and store.counters()["evicted"] == 0:
