@@ -64,7 +64,8 @@ cdef class EvictionPolicy(Room):
     cdef double _score(self, Heat *heat, int64_t expire_at_ms) noexcept nogil
     cdef void _offer(self, Candidate candidate) noexcept nogil
     cdef void _forget(self, uint32_t position) noexcept nogil
-    cdef bint _evict_one(self, Candidate candidate) noexcept nogil
+    cdef void _evict_one(self, Candidate candidate) noexcept nogil
+    cdef void _evict_like(self, Candidate first, uint32_t cell_class, uint32_t together) noexcept nogil
     cdef uint32_t _evict_page(self, Candidate victim) noexcept nogil
     cdef uint32_t _evict_cells(self, uint32_t page, uint32_t cell_class, Candidate victim, bint must_hold) noexcept nogil
     cdef void _evict_foreign_page(self) noexcept nogil

@@ -46,10 +46,9 @@ cdef enum:
     SAMPLES = 24            # entries scored at a time; Redis: 5 at a time into a pool of 16
     POOL_SIZE = 64
     REUSE_SAMPLES = 64      # entries scored for every victim; with 32 of them hit ratios are .001 lower, with 16 .003
-    REUSE_SAMPLES_SMALL = 16  # of victims below SMALL_VICTIM_BYTES, where scoring costs more than the value does
-    REUSE_SAMPLES_MIDDLE = 32  # of those below MIDDLE_VICTIM_BYTES
+    VICTIMS_TOGETHER = 4    # for these samples, where scoring and looking up cost more than the value does: below SMALL_VICTIM_BYTES,
     SMALL_VICTIM_BYTES = 2048
-    MIDDLE_VICTIM_BYTES = 16384
+    MIDDLE_VICTIM_BYTES = 16384  # and half of them below this. In one batch each costs 1 us less, for one waits for memory beside the other
     POOLED_CHECKED = 8      # best candidates that are looked at again each time: all 64 cost 2 us a victim, and each comes to the top
     VICTIMS_PER_REFILL = 4  # 6 samples for each victim; with 16 a set of hot keys lost two thirds in a test
     SWEEP_CHUNK = 256       # entries looked at in one doorbell by the sweeper
@@ -289,14 +288,14 @@ cdef class EvictionPolicy(Room):
         cdef Candidate best, chosen
         cdef uint32_t i
         cdef int fitting = -1
-        cdef uint32_t samples = REUSE_SAMPLES
+        cdef uint32_t together = 1
         if self.rule == RULE_NONE:
             return False
         # Some samples for every victim, as Redis takes them: fewer, and most of what is sampled goes, cold or not.
+        if not wants_page and CELL_BYTES[cell_class] < MIDDLE_VICTIM_BYTES:
+            together = VICTIMS_TOGETHER if CELL_BYTES[cell_class] < SMALL_VICTIM_BYTES else VICTIMS_TOGETHER // 2
         if self.rule == RULE_REUSE:
-            if not wants_page and CELL_BYTES[cell_class] < MIDDLE_VICTIM_BYTES:
-                samples = REUSE_SAMPLES_SMALL if CELL_BYTES[cell_class] < SMALL_VICTIM_BYTES else REUSE_SAMPLES_MIDDLE
-            if not self._refill_by_reuse(samples):
+            if not self._refill_by_reuse(REUSE_SAMPLES):
                 return False
         elif self.pool_count <= POOL_SIZE - VICTIMS_PER_REFILL and not self._refill() and self.pool_count == 0:
             return False
@@ -313,7 +312,7 @@ cdef class EvictionPolicy(Room):
             chosen = best
         self._drop(<uint32_t>fitting)
         if word_is_paged(chosen.word) or (not wants_page and word_class(chosen.word) == cell_class):
-            self._evict_one(chosen)
+            self._evict_like(chosen, cell_class, together)
             return True
         # Cells of another size: only a whole page of them is of use.
         if self._evict_page(chosen) == 0:
@@ -421,10 +420,8 @@ cdef class EvictionPolicy(Room):
                 ops[i].offset = self.engine.pool.heat_offset(slots[i])
                 ops[i].local = &heats[i]
                 ops[i].length = HEAT_BYTES
-            # Candidates that were used since are none; unless a whole look would cost more than the value.
-            checked = 0
-            if samples > REUSE_SAMPLES_SMALL:
-                checked = self.pool_count if self.pool_count < POOLED_CHECKED else POOLED_CHECKED
+            # Candidates that were used since are none.
+            checked = self.pool_count if self.pool_count < POOLED_CHECKED else POOLED_CHECKED
             memset(&ops[count], 0, checked * sizeof(FabricOp))
             for i in range(checked):
                 pooled_slots[i] = self.pool[i].slot
@@ -678,24 +675,46 @@ cdef class EvictionPolicy(Room):
             i -= 1
         self.pool[place] = candidate
 
-    cdef bint _evict_one(self, Candidate candidate) noexcept nogil:
+    cdef void _evict_one(self, Candidate candidate) noexcept nogil:
         """Evict exactly what was scored, unless it was used or changed since."""
+        self._evict_like(candidate, 0, 1)
+
+    cdef void _evict_like(self, Candidate first, uint32_t cell_class, uint32_t together) noexcept nogil:
+        """The same for up to ``together`` candidates: beside the first those in cells of the class that are nearly as good."""
+        cdef Candidate victims[VICTIMS_TOGETHER]
+        cdef FabricOp ops[VICTIMS_TOGETHER]
+        cdef Heat heats[VICTIMS_TOGETHER]
         cdef Request *request
-        cdef Heat heat
-        cdef bint evicted
-        if self.rule == RULE_LRU or self.rule == RULE_LFU or self.rule == RULE_REUSE:
-            if candidate.score and self.engine.pool.read_into(
-                self.engine.pool.heat_offset(candidate.slot), &heat, HEAT_BYTES
-            ) == 0 and candidate.last_ms and (heat.last if self.rule == RULE_REUSE else heat.last_ms) != candidate.last_ms:
-                return False
+        cdef uint32_t count = 1, i = 0
+        cdef bint looks = self.rule == RULE_LRU or self.rule == RULE_LFU or self.rule == RULE_REUSE
+        victims[0] = first
+        while i < self.pool_count and count < together:
+            if word_is_paged(self.pool[i].word) or word_class(self.pool[i].word) != cell_class or not self._fits(i):
+                i += 1
+                continue
+            victims[count] = self.pool[i]
+            count += 1
+            self._drop(i)
+        memset(ops, 0, sizeof(ops))
+        for i in range(count):
+            ops[i].opcode = OP_READ
+            ops[i].offset = self.engine.pool.heat_offset(victims[i].slot)
+            ops[i].local = &heats[i]
+            ops[i].length = HEAT_BYTES
+        if looks and self.engine.pool.submit(ops, count) != 0:
+            return
         self.evictions.clear()
-        request = self.evictions.add()
-        request.kind = KIND_EVICT
-        request.slot = candidate.slot
-        request.expected = candidate.word
-        self.engine.run(self.evictions)
-        evicted = request.status == STATUS_OK
-        return evicted
+        for i in range(count):
+            if looks and victims[i].score and victims[i].last_ms and (
+                (heats[i].last if self.rule == RULE_REUSE else heats[i].last_ms) != victims[i].last_ms
+            ):
+                continue
+            request = self.evictions.add()
+            request.kind = KIND_EVICT
+            request.slot = victims[i].slot
+            request.expected = victims[i].word
+        if self.evictions.count:
+            self.engine.run(self.evictions)
 
     cdef uint32_t _evict_page(self, Candidate victim) noexcept nogil:
         """Evict every value whose cell lies in the victim's page, which is ours; how many.
