@@ -69,6 +69,12 @@ OWN = (
     Directive("chain-inference", Kind.YES_NO, "yes",
               "take the order of a connection's EXISTS, GET and SET for chains of blocks (allkeys-prefix)",
               MEMORY, Standing.OWN),
+    Directive("eviction-low-watermark", Kind.FINE_PERCENT, "0.1",
+              "share of maxmemory, in percent: when less of it is free, background eviction begins (4 pages of 64 KiB at least); 0: "
+              "whoever writes evicts",
+              MEMORY, Standing.OWN, maximum=2500),
+    Directive("eviction-high-watermark", Kind.FINE_PERCENT, "0.2", "share of maxmemory, in percent, that it makes free",
+              MEMORY, Standing.OWN, maximum=5000),
     Directive("stall-limit-ms", Kind.INTEGER, "10000",
               "a client that neither sends nor reads for so long while others wait for the memory it holds is closed",
               CLIENTS, Standing.OWN, minimum=1, maximum=INT32_MAX),

@@ -36,6 +36,10 @@ cdef class PageAllocator:
     cdef int32_t partial[CELL_CLASSES]
     cdef uint64_t limit_pages
     cdef uint64_t reserve_pages     # of these, left to front ends that have nothing to evict
+    cdef uint64_t low_pages         # beside the reserve: who leaves fewer free for values' pages says so
+    cdef bint is_low                # and nobody has seen to it yet
+    cdef object on_low              # called when that begins, or None
+    cdef uint32_t empty_pages[CELL_CLASSES]  # of each class, pages without a used cell
     cdef uint64_t used_pages        # of the whole pool, as last seen
     cdef uint64_t class_pages[CELL_CLASSES]
     cdef uint64_t class_cells[CELL_CLASSES]
@@ -65,6 +69,9 @@ cdef class PageAllocator:
     cdef void _own(self, uint32_t page) noexcept nogil
     cdef void _disown(self, uint32_t page) noexcept nogil
     cdef bint _is_of(self, uint32_t page, uint32_t cell_class) noexcept nogil
+    cdef int64_t spare_pages(self) noexcept nogil
+    cdef void _note_claim(self, uint32_t kind, uint32_t cell_class) noexcept nogil
+    cdef void _say_low(self) noexcept nogil
     cdef void harvest_some(self) noexcept nogil
     cdef uint32_t _harvest(self, uint32_t cell_class) noexcept nogil
     cdef void harvest_all(self) noexcept nogil

@@ -50,8 +50,10 @@ cdef enum:
     SAMPLES = 24            # entries scored at a time; Redis: 5 at a time into a pool of 16
     POOL_SIZE = 64
     REUSE_SAMPLES = 64      # entries scored for every victim; with 32 of them hit ratios are .001 lower, with 16 .003
-    REUSE_SAMPLES_SMALL = 16  # of victims below SMALL_VICTIM_BYTES, where scoring costs more than the value does
+    VICTIMS_TOGETHER = 4    # for these samples, where scoring and looking up cost more than the value does: below SMALL_VICTIM_BYTES,
     SMALL_VICTIM_BYTES = 2048
+    MIDDLE_VICTIM_BYTES = 16384  # and half of them below this. In one batch each costs 1 us less, for one waits for memory beside the other
+    POOLED_CHECKED = 8      # best candidates that are looked at again each time: all 64 cost 2 us a victim, and each comes to the top
     VICTIMS_PER_REFILL = 4  # 6 samples for each victim; with 16 a set of hot keys lost two thirds in a test
     SWEEP_CHUNK = 256       # entries looked at in one doorbell by the sweeper
     HEADER_READ_BYTES = 40  # cell header, expiry and lease
@@ -61,14 +63,12 @@ cdef enum:
     FOREIGN_SETS = 32       # index sets of one look at what others stored: 4 KiB
     FOREIGN_SETS_LIMIT = 65536  # of one search by who has hardly anything of its own
     FOREIGN_PAGES = 512
-    FEW_RESIDENTS = 64      # with fewer a front end may use the reserve
-    RESERVE_SHARE = 128     # of the pages that may be used one in so many is the reserve,
-    RESERVE_LEAST = 16      # at least so many, and at most an eighth
+    FEW_RESIDENTS = 64      # with fewer a front end has hardly anything of its own
     FULL_SHARE = 128        # a pool with less than this part of its pages free is full: new blocks are weighed
     REMOTE_MEASURES = 10    # turns of background work, of which one looks at how many blocks there are
     STALE_LIMIT = 8         # candidates that are looked at when a new block is weighed
     WAITS_LIMIT = 60        # of 5 ms
-    IDLE_EVICTIONS_LIMIT = 1024  # evictions in a row that free no page, beyond two for each resident
+    IDLE_VALUES_LIMIT = 16384  # evicted in a row for one that waits without a page that came free, some 15 ms: then it is refused
 
 _RULES = {
     "allkeys-prefix": (RULE_REUSE, False),
@@ -204,9 +204,12 @@ cdef class EvictionPolicy(Room):
         return made
 
     cdef bint _make_room(self, int cell_class, uint32_t cells, uint32_t pages) noexcept nogil:
-        """Evict until ``pages`` pages may be claimed and ``cells`` cells of the class (-1: none) beside them."""
-        cdef uint64_t before
-        cdef uint32_t idle = 0, examined = 0
+        """Evict until ``pages`` pages may be claimed and ``cells`` cells of the class (-1: none) beside them.
+
+        Bounded: a page costs its values at most, 1 016 of the smallest, and where no page comes free IDLE_VALUES_LIMIT are the end.
+        """
+        cdef uint64_t used, evicted, idle = 0
+        cdef uint32_t examined = 0
         if self.rule == RULE_REUSE and self.engine.reuse.evicted_at == 0:
             self.measure()
         self.engine.reclaimer.collect(True)
@@ -224,13 +227,14 @@ cdef class EvictionPolicy(Room):
             if examined == 0:
                 break
         while not self._has_room(cell_class, cells, pages):
-            before = self.engine.allocator.used_pages
+            used = self.engine.allocator.used_pages
+            evicted = self.engine.counts.evicted
             if not self._evict_for(<uint32_t>cell_class if cell_class >= 0 else 0, cell_class < 0):
                 return self._wait_for_others(cell_class, cells, pages)
             self.engine.reclaimer.collect(True)
-            idle = 0 if self.engine.allocator.used_pages < before else idle + 1
-            # Values in use, or scattered among ones that must stay, free no page: every resident may be one.
-            if idle > IDLE_EVICTIONS_LIMIT + self.resident_count * 2:
+            # Values in use, or scattered among ones that must stay, free no page.
+            idle = 0 if self.engine.allocator.used_pages < used else idle + self.engine.counts.evicted - evicted + 1
+            if idle > IDLE_VALUES_LIMIT:
                 return False
         return True
 
@@ -247,17 +251,17 @@ cdef class EvictionPolicy(Room):
             pages += (cells - free_cells + CELLS_IN_PAGE[cell_class] - 1) // CELLS_IN_PAGE[cell_class]
         return self.engine.allocator.used_pages + pages + self.engine.allocator.reserve_pages <= self.engine.allocator.limit_pages
 
-    cdef bint shrink(self) noexcept nogil:
-        """Evict a little when more is in use than the limit allows (it was lowered); True when more has to go."""
+    cdef bint evict_ahead(self) noexcept nogil:
+        """Evict one value, or those of one page, for whoever will need a page; False when nothing can go, or somebody is at it."""
         cdef bint evicted
-        if self.engine.allocator.used_pages <= self.engine.allocator.limit_pages or not self.turnstile.enter():
+        if not self.turnstile.enter():
             return False
         self.refilled_count = 0
         self.engine.allocator.release_spares()
         evicted = self._evict_for(0, True)
         self.engine.reclaimer.collect(True)
         self.turnstile.leave()
-        return evicted and self.engine.allocator.used_pages > self.engine.allocator.limit_pages
+        return evicted
 
     cdef bint make_slot(self, Request *request) noexcept nogil:
         """Every probed set is full: evict the entry of theirs that was used longest ago."""
@@ -339,17 +343,18 @@ cdef class EvictionPolicy(Room):
         cdef uint32_t i
         cdef uint64_t changes = self.changes
         cdef int fitting = -1
-        cdef bint is_small
+        cdef uint32_t together = 1
         if self.rule == RULE_NONE:
             return False
         # Some samples for every victim, as Redis takes them: fewer, and most of what is sampled goes, cold or not.
-        is_small = not wants_page and CELL_BYTES[cell_class] < SMALL_VICTIM_BYTES
+        if not wants_page and CELL_BYTES[cell_class] < MIDDLE_VICTIM_BYTES:
+            together = VICTIMS_TOGETHER if CELL_BYTES[cell_class] < SMALL_VICTIM_BYTES else VICTIMS_TOGETHER // 2
         self.is_forced = False
-        self._sample(REUSE_SAMPLES_SMALL if is_small else REUSE_SAMPLES)
+        self._sample()
         if self.pool_count == 0 and self.protection.window_ms:
             # Looking for keys must not keep others from storing theirs.
             self.is_forced = True
-            self._sample(REUSE_SAMPLES)
+            self._sample()
         if self._drop_stale(changes):
             return True
         if self.pool_count == 0:
@@ -367,7 +372,7 @@ cdef class EvictionPolicy(Room):
             chosen = best
         self._drop(<uint32_t>fitting)
         if word_is_paged(chosen.word) or (not wants_page and word_class(chosen.word) == cell_class):
-            self._evict_one(chosen)
+            self._evict_like(chosen, cell_class, together)
             return True
         # Cells of another size: only a whole page of them is of use.
         if self._evict_page(chosen) == 0:
@@ -377,12 +382,12 @@ cdef class EvictionPolicy(Room):
         self.engine.allocator.release_spares()
         return True
 
-    cdef void _sample(self, uint32_t samples) noexcept nogil:
+    cdef void _sample(self) noexcept nogil:
         """Fill the pool of candidates where it needs it."""
         if self.protection.window_ms and self.protection.is_due():
             self._survey()
         if self.rule == RULE_REUSE:
-            self._refill_by_reuse(samples)
+            self._refill_by_reuse(REUSE_SAMPLES)
         elif self.pool_count <= POOL_SIZE - VICTIMS_PER_REFILL:
             self._refill()
 
@@ -532,10 +537,10 @@ cdef class EvictionPolicy(Room):
 
     cdef bint _refill_by_reuse(self, uint32_t samples) noexcept nogil:
         """Score random residents by their heat alone, and look at the slots of those that get into the pool."""
-        cdef FabricOp ops[REUSE_SAMPLES + POOL_SIZE]
+        cdef FabricOp ops[REUSE_SAMPLES + POOLED_CHECKED]
         cdef Heat heats[REUSE_SAMPLES]
-        cdef Heat pooled[POOL_SIZE]
-        cdef uint32_t pooled_slots[POOL_SIZE]
+        cdef Heat pooled[POOLED_CHECKED]
+        cdef uint32_t pooled_slots[POOLED_CHECKED]
         cdef bint leased[REUSE_SAMPLES]
         cdef uint64_t words[REUSE_SAMPLES]
         cdef uint32_t slots[REUSE_SAMPLES]
@@ -564,8 +569,8 @@ cdef class EvictionPolicy(Room):
                 ops[i].offset = self.engine.pool.heat_offset(slots[i])
                 ops[i].local = &heats[i]
                 ops[i].length = HEAT_BYTES
-            # Candidates that were used since are none; unless a whole look would cost more than the value.
-            checked = self.pool_count if samples == REUSE_SAMPLES else 0
+            # Candidates that were used since are none.
+            checked = self.pool_count if self.pool_count < POOLED_CHECKED else POOLED_CHECKED
             memset(&ops[count], 0, checked * sizeof(FabricOp))
             for i in range(checked):
                 pooled_slots[i] = self.pool[i].slot
@@ -765,27 +770,6 @@ cdef class EvictionPolicy(Room):
 
     # ------------------------------------------------------- other front ends
 
-    cdef bint keep_reserve(self, bint several) noexcept nogil:
-        """Where several share a pool, keep some pages free for one that has nothing to evict itself; True when more has to go.
-
-        Who has values of its own claims nothing of that reserve, and evicts in the background when others have used it.
-        """
-        cdef uint64_t reserve = 0, limit = self.engine.allocator.limit_pages
-        cdef bint evicted
-        if several and self.rule != RULE_NONE and self.resident_count >= FEW_RESIDENTS:
-            reserve = limit // RESERVE_SHARE if limit // RESERVE_SHARE > RESERVE_LEAST else RESERVE_LEAST
-            if reserve > limit // 8:
-                reserve = limit // 8
-        self.engine.allocator.reserve_pages = reserve
-        if reserve == 0 or self.engine.allocator.used_pages + reserve <= limit or not self.turnstile.enter():
-            return False
-        self.refilled_count = 0
-        self.engine.allocator.release_spares()
-        evicted = self._evict_for(0, True)
-        self.engine.reclaimer.collect(True)
-        self.turnstile.leave()
-        return evicted and self.engine.allocator.used_pages + reserve > limit
-
     cdef bint _wait_for_others(self, int cell_class, uint32_t cells, uint32_t pages) noexcept nogil:
         """Nothing of one's own can go, but others have the pool full of small values: take theirs out, and wait for the pages.
 
@@ -856,28 +840,45 @@ cdef class EvictionPolicy(Room):
             i -= 1
         self.pool[place] = candidate
 
-    cdef bint _evict_one(self, Candidate candidate) noexcept nogil:
+    cdef void _evict_one(self, Candidate candidate) noexcept nogil:
         """Evict exactly what was scored, unless it was used or changed since."""
-        cdef Request *request
-        cdef Heat heat
-        cdef bint evicted
-        if candidate.score and self.engine.pool.read_into(self.engine.pool.heat_offset(candidate.slot), &heat, HEAT_BYTES) == 0:
-            if (self.rule == RULE_LRU or self.rule == RULE_LFU or self.rule == RULE_REUSE) and candidate.last_ms and (
-                heat.last if self.rule == RULE_REUSE else heat.last_ms
-            ) != candidate.last_ms:
-                return False
-            if self._is_kept(&heat):
-                return False
+        self._evict_like(candidate, 0, 1)
+
+    cdef void _evict_like(self, Candidate first, uint32_t cell_class, uint32_t together) noexcept nogil:
+        """The same for up to ``together`` candidates: beside the first those in cells of the class that are nearly as good."""
+        cdef Candidate victims[VICTIMS_TOGETHER]
+        cdef FabricOp ops[VICTIMS_TOGETHER]
+        cdef Heat heats[VICTIMS_TOGETHER]
+        cdef uint32_t count = 1, i = 0
+        cdef bint looks = self.rule == RULE_LRU or self.rule == RULE_LFU or self.rule == RULE_REUSE
+        victims[0] = first
+        while i < self.pool_count and count < together:
+            if word_is_paged(self.pool[i].word) or word_class(self.pool[i].word) != cell_class or not self._fits(i):
+                i += 1
+                continue
+            victims[count] = self.pool[i]
+            count += 1
+            self._drop(i)
+        memset(ops, 0, sizeof(ops))
+        for i in range(count):
+            ops[i].opcode = OP_READ
+            ops[i].offset = self.engine.pool.heat_offset(victims[i].slot)
+            ops[i].local = &heats[i]
+            ops[i].length = HEAT_BYTES
+        if self.engine.pool.submit(ops, count) != 0:
+            return
         self.evictions.clear()
-        request = self.evictions.add()
-        request.kind = KIND_EVICT
-        request.slot = candidate.slot
-        request.expected = candidate.word
+        for i in range(count):
+            if looks and victims[i].score and victims[i].last_ms and (
+                (heats[i].last if self.rule == RULE_REUSE else heats[i].last_ms) != victims[i].last_ms
+            ):
+                continue
+            if not self._is_kept(&heats[i]):
+                self._ask_for(victims[i].slot, victims[i].word, 0)
         self.engine.run(self.evictions)
-        evicted = request.status == STATUS_OK
-        if request.status == STATUS_LEASED:
-            self._note_leased(candidate.slot)
-        return evicted
+        for i in range(self.evictions.count):
+            if self.evictions.requests[i].status == STATUS_LEASED:
+                self._note_leased(self.evictions.requests[i].slot)
 
     cdef void _note_leased(self, uint32_t slot) noexcept nogil:
         """A lease whose mark in heat was lost to another writer: the samplers are to pass it over."""

@@ -19,6 +19,8 @@ cdef class Store:
     cdef tuple shares                  # of the limit: unfinished values, unread ones
     cdef readonly LeaseDesk desk
     cdef tuple lookup_protection       # milliseconds, share of the blocks
+    cdef tuple watermarks              # of the limit: low and high mark of free pages
+    cdef object on_low
     cdef object manual_clock_ms
     cdef readonly uint64_t maxmemory
     cdef public object on_release

@@ -82,6 +82,7 @@ cdef class Store:
         self.shares = (0.25, 0.25)
         self.lookup_protection = (5000, 0.1)
         self.desk = LeaseDesk(cluster)
+        self.watermarks = (0.0, 0.0)
         self.staging = StagingArea(cluster.first.engine)
         for node in cluster.nodes:
             self._settle(node)
@@ -99,6 +100,8 @@ cdef class Store:
         self.staging.set_limit_bytes(<uint64_t>(
             sum([(<Node>other).engine.allocator.limit_pages for other in self._nodes()]) * <double>PAGE_BYTES * self.shares[0]
         ))
+        node.engine.allocator.on_low = self.on_low
+        node.headroom.set_shares(low=self.watermarks[0], high=self.watermarks[1])
         node.engine.reclaimer.pinned_limit_pages = max(1, <uint64_t>(node.engine.allocator.limit_pages * <double>self.shares[1]))
 
     def share(self, membership, *, bint alone) -> None:
@@ -159,6 +162,31 @@ cdef class Store:
         self.shares = (inflight, pinned)
         for node in self.cluster.nodes:
             self._settle(node)
+
+    def set_watermarks(self, *, double low, double high, on_low=None) -> None:
+        """Keep pages free ahead of need: shares (0 to 1) of each node's limit, see storage.headroom. Low 0: whoever writes evicts.
+
+        ``on_low`` is called from within a write when few are free: it has ``evict_ahead`` called soon, as ``maintain`` does some time.
+        """
+        self.watermarks = (low, high)
+        self.on_low = on_low
+        for node in self.cluster.nodes:
+            self._settle(node)
+
+    def evict_ahead(self, double budget_ms) -> bool:
+        """Make pages free ahead of need for about ``budget_ms``: True when there is more to do."""
+        self.set_time()
+        nodes = self._nodes()
+        return any([self._evict_ahead_on(node, budget_ms / len(nodes)) for node in nodes])
+
+    def _evict_ahead_on(self, Node node, double budget_ms) -> bool:
+        cdef timespec begin, moment
+        clock_gettime(CLOCK_MONOTONIC, &begin)
+        while not node.is_lost() and node.headroom.step():
+            clock_gettime(CLOCK_MONOTONIC, &moment)
+            if (moment.tv_sec - begin.tv_sec) * 1e3 + (moment.tv_nsec - begin.tv_nsec) / 1e6 >= budget_ms:
+                return True
+        return False
 
     @property
     def engine(self) -> Engine:
@@ -678,20 +706,21 @@ cdef class Store:
         engine.leases.flush(engine.now_ms)
         policy.measure()
         # Each of these looks is a round trip, ten times a second and for nothing most of the time: there a little at a time.
+        node.headroom.set_marks(several)
         sparing = budget_ms < SPARING_BELOW_MS and (engine.pool.fabric.is_remote or (several and total_expires <= 0))
         if several:
             if sparing:
                 engine.allocator.harvest_some()
             else:
                 engine.allocator.harvest_all()
-                if engine.allocator.used_pages + engine.allocator.reserve_pages > engine.allocator.limit_pages:
+                if engine.allocator.spare_pages() < 0:
                     engine.allocator.release_spares()  # somebody may be waiting for them
             engine.look_at_epochs()
         if sparing and total_expires <= 0:
             policy.idle_looks += 1
             passed = passed or policy.idle_looks % IDLE_LOOKS != 0
         while not node.is_lost():
-            shrinking = policy.shrink() or policy.keep_reserve(several)
+            shrinking = node.headroom.step()
             many = False
             if policy.sweep_left or (not passed and (total_expires > 0 or several)):
                 removed = policy.sweep(MAINTAIN_ENTRIES, policy.sweep_left > 0, &examined)
