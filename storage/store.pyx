@@ -706,7 +706,7 @@ cdef class Store:
         engine.leases.flush(engine.now_ms)
         policy.measure()
         # Each of these looks is a round trip, ten times a second and for nothing most of the time: there a little at a time.
-        node.headroom.set_marks(several)
+        node.headroom.set_marks(engine.pool.front_end_high_water > 1)
         sparing = budget_ms < SPARING_BELOW_MS and (engine.pool.fabric.is_remote or (several and total_expires <= 0))
         if several:
             if sparing:
