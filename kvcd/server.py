@@ -121,6 +121,8 @@ class Server:
         self._hub = Hub(self, FastLane(self._store), asyncio.get_running_loop(), logs.get_logger("session"))
         self._hub.next_id = self.service.placement.first_client_id
         self._apply_limits()
+        for name in ("lfu-log-factor", "lfu-decay-time"):
+            config.on_change(name, lambda _value: asyncio.get_running_loop().call_soon(self._apply_limits))
         for name in ("maxmemory", "inflight-share", "pinned-share", "maxclients", "requirepass", "protected-mode"):
             config.on_change(name, lambda _value: asyncio.get_running_loop().call_soon(self._apply_limits))
         for name in ("proto-max-bulk-len", "client-query-buffer-limit", "stall-limit-ms", "chain-inference"):
@@ -207,6 +209,7 @@ class Server:
         config, hub = self.config, self._hub
         self._store.set_maxmemory(config.number("maxmemory"))
         self._store.set_shares(inflight=_share(config, "inflight-share"), pinned=_share(config, "pinned-share"))
+        self._store.set_frequency(log_factor=config.number("lfu-log-factor"), decay_minutes=config.number("lfu-decay-time"))
         self._limit_clients()
         hub.stall_limit_ms = config.number("stall-limit-ms")
         hub.lanes_limit = config.number("batches-in-flight")

@@ -110,6 +110,8 @@ cdef class Engine:
         self.reclaimer = Reclaimer(pool, self.allocator)
         self.room = Room()
         self.reuse = Reuse(pool)
+        self.frequency_log_factor = 10
+        self.frequency_decay_minutes = 1
         self.expiry_batch = Batch(64)
         self.database_count = 16
         self.random_state = <uint64_t>0x9E3779B97F4A7C15 ^ (<uint64_t>pool.front_end << 32)  # not all the same samples
@@ -648,6 +650,14 @@ cdef class Engine:
         location.stamp = request.stamp
         location.epoch = request.epoch
         location.expire_at_ms = request.out_expire_ms if word_has_ttl(request.word) else -1
+
+    cdef uint32_t frequency_now(self, const Heat *heat) noexcept nogil:
+        """The LFU counter as of now: one less for each decay time since the last access."""
+        cdef int32_t idle_ms = <int32_t>(<uint32_t>self.now_ms - heat.last_ms)  # another front end's clock may be ahead
+        cdef uint32_t periods = 0
+        if self.frequency_decay_minutes and idle_ms > 0:
+            periods = <uint32_t>idle_ms // 60000 // self.frequency_decay_minutes
+        return heat.frequency - periods if periods < heat.frequency else 0
 
     cdef void touch_last(self, Batch batch, Request *request) noexcept nogil:
         """Refresh the time of the last access, and nothing else (4 bytes, nobody waits)."""

@@ -35,6 +35,7 @@ cdef class PageAllocator:
     cdef uint32_t next_harvested      # class of the last look of background work
     cdef int32_t partial[CELL_CLASSES]
     cdef uint64_t limit_pages
+    cdef uint64_t beyond_pages      # above the limit that may be claimed just now
     cdef uint64_t reserve_pages     # of these, left to front ends that have nothing to evict
     cdef uint64_t used_pages        # of the whole pool, as last seen
     cdef uint64_t class_pages[CELL_CLASSES]
@@ -44,6 +45,7 @@ cdef class PageAllocator:
     cdef uint64_t *suspect_pages    # while a sweep for what the dead left is under way: words of payload pages in doubt, 0 for others
     cdef uint64_t *suspect_cells    # while a sweep for what the dead left is under way: 16 words a page, a bit for each cell in doubt
     cdef int64_t allocate_cell(self, uint32_t cell_class) noexcept nogil
+    cdef int64_t allocate_beyond(self, uint32_t cell_class) noexcept nogil
     cdef void free_cell(self, uint32_t location, uint32_t cell_class) noexcept nogil
     cdef uint32_t claim_pages(self, uint32_t count, uint32_t *pages, uint32_t kind, uint32_t cell_class) noexcept nogil
     cdef void free_pages(self, const uint32_t *pages, uint32_t count) noexcept nogil

@@ -16,6 +16,7 @@ cdef class Store:
     cdef readonly int databases
     cdef str policy_name
     cdef tuple shares                  # of the limit: unfinished values, unread ones
+    cdef tuple frequency               # of the LFU counter: log factor, decay in minutes
     cdef object manual_clock_ms
     cdef readonly uint64_t maxmemory
     cdef public object on_release
