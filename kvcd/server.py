@@ -125,6 +125,8 @@ class Server:
             config.on_change(name, lambda _value: asyncio.get_running_loop().call_soon(self._apply_limits))
         for name in ("maxmemory", "inflight-share", "pinned-share", "maxclients", "requirepass", "protected-mode"):
             config.on_change(name, lambda _value: asyncio.get_running_loop().call_soon(self._apply_limits))
+        for name in ("lookup-protection-ms", "lookup-protection-share", "lease-share"):
+            config.on_change(name, lambda _value: asyncio.get_running_loop().call_soon(self._apply_limits))
         for name in ("proto-max-bulk-len", "client-query-buffer-limit", "stall-limit-ms", "chain-inference"):
             config.on_change(name, lambda _value: asyncio.get_running_loop().call_soon(self._apply_limits))
         for name in ("save", "stop-writes-on-bgsave-error"):
@@ -210,6 +212,10 @@ class Server:
         self._store.set_maxmemory(config.number("maxmemory"))
         self._store.set_shares(inflight=_share(config, "inflight-share"), pinned=_share(config, "pinned-share"))
         self._store.set_frequency(log_factor=config.number("lfu-log-factor"), decay_minutes=config.number("lfu-decay-time"))
+        self._store.set_protection(
+            lookup_ms=config.number("lookup-protection-ms"), lookup_share=_share(config, "lookup-protection-share"),
+            lease_share=_share(config, "lease-share"),
+        )
         self._limit_clients()
         hub.stall_limit_ms = config.number("stall-limit-ms")
         hub.lanes_limit = config.number("batches-in-flight")

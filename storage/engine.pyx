@@ -45,6 +45,7 @@ from storage.reclaim cimport Reclaimer
 from storage.words cimport (
     CELL_CLASSES,
     CHANGE_COUNTERS,
+    LOOKED_UP,
     MAX_DATABASES,
     MAX_DISTANCE,
     MAX_FRONT_ENDS,
@@ -56,7 +57,6 @@ from storage.words cimport (
     location_page,
     make_overflow,
     overflow_count,
-    overflow_distance,
     overflow_distance,
     word1_binding,
     word1_distance,
@@ -109,6 +109,8 @@ cdef class Engine:
         self.allocator = PageAllocator(pool)
         self.reclaimer = Reclaimer(pool, self.allocator)
         self.room = Room()
+        self.leases = Leases(pool)
+        self.lookup_protection_ms = 5000
         self.reuse = Reuse(pool)
         self.frequency_log_factor = 10
         self.frequency_decay_minutes = 1
@@ -659,13 +661,18 @@ cdef class Engine:
             periods = <uint32_t>idle_ms // 60000 // self.frequency_decay_minutes
         return heat.frequency - periods if periods < heat.frequency else 0
 
-    cdef void touch_last(self, Batch batch, Request *request) noexcept nogil:
+    cdef uint32_t used_at(self, Batch batch, Request *request, uint32_t before) noexcept nogil:
+        """The time of this access as heat holds it. Who looked for it a moment ago is still promised that it is there."""
+        # Deeper blocks count as used earlier: of a chain used at one time the tail is evicted first.
+        cdef uint32_t moment = (batch.now32 - request.rank) & ~<uint32_t>LOOKED_UP
+        return moment | LOOKED_UP if before & LOOKED_UP and batch.now32 - before < self.lookup_protection_ms else moment
+
+    cdef void touch_last(self, Batch batch, Request *request, bint is_lookup) noexcept nogil:
         """Refresh the time of the last access, and nothing else (4 bytes, nobody waits)."""
         cdef FabricOp *op
         cdef Location *location
-        # Deeper blocks count as used earlier: of a chain used at one time the tail is evicted first.
-        request.touched_ms = batch.now32 - request.rank
-        if self.locations is not None:
+        request.touched_ms = self.used_at(batch, request, 0) | (LOOKED_UP if is_lookup else 0)
+        if self.locations is not None and is_lookup:
             location = self.locations.find(request.hash_low, request.hash_high, request.epoch)
             if location != NULL:
                 if location.touched_ms and <int32_t>(request.touched_ms - location.touched_ms) < HEAT_INTERVAL_MS:

@@ -39,10 +39,13 @@ from storage.words cimport (
     CELL_HAS_PARENT,
     CELL_LIST_PAGE,
     CHANGE_COUNTERS,
+    HEAD_BYTES_MAX,
     HEAT_BYTES,
+    LOOKED_UP,
     PAGE_BYTES,
     CellHeader,
     cell_expiry_ms,
+    cell_lease_ms,
     cell_prefix_bytes,
     location_page,
     overflow_distance,
@@ -53,7 +56,6 @@ from storage.words cimport (
 )
 
 cdef enum:
-    HEAD_BYTES_MAX = 40       # header with every optional field
     FREQUENCY_INITIAL = 5     # Redis's LFU_INIT_VAL
 
 
@@ -91,7 +93,7 @@ cdef void after_counters(Engine engine, Batch batch, Request *request) noexcept 
         engine.finish(batch, request, STATUS_MISS)
         return
     if request.flags & TOUCH:
-        engine.touch_last(batch, request)
+        engine.touch_last(batch, request, True)
     engine.finish(batch, request, STATUS_OK)
 
 
@@ -127,7 +129,7 @@ cdef void take_candidate(Engine engine, Batch batch, Request *request) noexcept 
         if not word_has_ttl(request.word):
             engine.remember(request)
             if request.flags & TOUCH:
-                engine.touch_last(batch, request)
+                engine.touch_last(batch, request, True)
             engine.finish(batch, request, STATUS_OK)
             return
         if not engine.valid_location(request.word):
@@ -157,7 +159,7 @@ cdef void after_expiry(Engine engine, Batch batch, Request *request) noexcept no
     request.out_expire_ms = expiry
     engine.remember(request)
     if request.flags & TOUCH:
-        engine.touch_last(batch, request)
+        engine.touch_last(batch, request, True)
     engine.finish(batch, request, STATUS_OK)
 
 
@@ -242,6 +244,7 @@ cdef void locate_payload(Request *request) noexcept nogil:
     cdef uint64_t pages, list_bytes
     request.out_bytes = header.value_bytes
     request.out_expire_ms = cell_expiry_ms(header)
+    request.out_lease_ms = cell_lease_ms(header)
     request.out_type = header.value_type
     request.out_depth = header.depth
     request.out_parent_hash = 0
@@ -356,7 +359,7 @@ cdef void warm(Engine engine, Batch batch, Request *request) noexcept nogil:
         if (engine.next_random() >> 11) * (1.0 / 9007199254740992.0) < 1.0 / (base * engine.frequency_log_factor + 1):
             frequency += 1
     request.heat.frequency = <uint8_t>frequency
-    request.heat.last_ms = batch.now32 - request.rank
+    request.heat.last_ms = engine.used_at(batch, request, request.heat.last_ms)
     if request.heat.hits < 65535:
         request.heat.hits += 1
     if engine.reuse.is_on:

@@ -46,6 +46,9 @@ cdef class PageAllocator:
     cdef uint64_t *suspect_cells    # while a sweep for what the dead left is under way: 16 words a page, a bit for each cell in doubt
     cdef int64_t allocate_cell(self, uint32_t cell_class) noexcept nogil
     cdef int64_t allocate_beyond(self, uint32_t cell_class) noexcept nogil
+    cdef int64_t allocate_beside(self, uint32_t cell_class, uint32_t avoided) noexcept nogil
+    cdef bint has_beside(self, uint32_t cell_class, uint32_t avoided, uint32_t wanted) noexcept nogil
+    cdef int64_t _take_cell(self, uint32_t page) noexcept nogil
     cdef void free_cell(self, uint32_t location, uint32_t cell_class) noexcept nogil
     cdef uint32_t claim_pages(self, uint32_t count, uint32_t *pages, uint32_t kind, uint32_t cell_class) noexcept nogil
     cdef void free_pages(self, const uint32_t *pages, uint32_t count) noexcept nogil

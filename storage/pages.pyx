@@ -73,9 +73,7 @@ cdef class PageAllocator:
         """A free cell's location, or -1 when no page can be had for the class."""
         cdef int32_t page = self.partial[cell_class]
         cdef uint32_t claimed
-        cdef CellPage *state
         cdef uint32_t harvested = 0
-        cdef int word, bit
         if page < 0:
             if self.pool.front_end_high_water > 1:
                 harvested = self._harvest(cell_class)
@@ -84,19 +82,38 @@ cdef class PageAllocator:
                 if self.claim_pages(1, &claimed, PAGE_CELLS, cell_class):
                     self.adopt_cell(claimed, cell_class)
             page = self.partial[cell_class]
-        if page < 0:
-            return -1
-        state = &self.cell_pages[page]
-        word = 0
+        return self._take_cell(<uint32_t>page) if page >= 0 else -1
+
+    cdef bint has_beside(self, uint32_t cell_class, uint32_t avoided, uint32_t wanted) noexcept nogil:
+        """Whether the pages of the class that are ours have so many free cells without this one's."""
+        cdef int32_t page = self.partial[cell_class]
+        cdef uint32_t found = 0
+        while page >= 0 and found < wanted:
+            if page != <int32_t>avoided:
+                found += self.cell_pages[page].free_cells
+            page = self.cell_pages[page].next_page
+        return found >= wanted
+
+    cdef int64_t _take_cell(self, uint32_t page) noexcept nogil:
+        """A cell of a page with free ones."""
+        cdef CellPage *state = &self.cell_pages[page]
+        cdef int word = 0, bit
         while state.free_bits[word] == 0:
             word += 1
         bit = __builtin_ctzll(state.free_bits[word])
         state.free_bits[word] &= state.free_bits[word] - 1
         state.free_cells -= 1
-        self.class_cells[cell_class] += 1
+        self.class_cells[state.cell_class] += 1
         if state.free_cells == 0:
             self._unlink(page)
         return make_location(page, word * 64 + bit)
+
+    cdef int64_t allocate_beside(self, uint32_t cell_class, uint32_t avoided) noexcept nogil:
+        """A free cell in a page that is ours already, and not this one; -1 when there is none."""
+        cdef int32_t page = self.partial[cell_class]
+        while page == <int32_t>avoided and page >= 0:
+            page = self.cell_pages[page].next_page
+        return self._take_cell(<uint32_t>page) if page >= 0 else -1
 
     cdef int adopt_cell(self, uint32_t page, uint32_t cell_class) noexcept nogil:
         """Begin the books of a page of cells that is ours: every cell free."""

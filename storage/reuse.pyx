@@ -17,7 +17,7 @@ from libc.stdint cimport int32_t, int64_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from storage.pool cimport GLOBAL_CLOCK, GLOBAL_GHOST_BUCKETS, Pool
-from storage.words cimport Heat
+from storage.words cimport HEAT_LEASED, Heat
 
 cdef enum:
     COUNT_UNIT = 2048       # of log2 of the count
@@ -224,7 +224,7 @@ cdef class Reuse:
         if is_tail and is_stored:
             weight -= <float>self.tail_penalty
         heat.bonus = narrow(<float>self.median * weight)
-        heat.flags = HEAT_COUNTED | (HEAT_TAIL if is_tail else 0)
+        heat.flags = (heat.flags & HEAT_LEASED) | HEAT_COUNTED | (HEAT_TAIL if is_tail else 0)
 
     cdef double age(self, const Heat *heat) noexcept nogil:
         """How much a block deserves to go: the clock less its key."""
@@ -382,6 +382,6 @@ cdef class Reuse:
         made.tag_count = tag << 16 | heat.count
         made.last = heat.last
         made.bonus = heat.bonus
-        made.flags = heat.flags
+        made.flags = heat.flags & ~<uint32_t>HEAT_LEASED
         made.spare = 0
         return chosen

@@ -9,11 +9,10 @@ from libc.string cimport memcpy, memset
 
 from storage.engine cimport Engine
 from storage.fabric.base cimport OP_READ, OP_STAGED, OP_WRITE, STAGING_BYTES, Fabric, FabricOp
-from storage.words cimport MAX_CELL_BYTES, MAX_VALUE_BYTES, PAGE_BYTES, PAGE_PAYLOAD
+from storage.words cimport HEAD_BYTES_MAX, MAX_CELL_BYTES, MAX_VALUE_BYTES, PAGE_BYTES, PAGE_PAYLOAD
 
 cdef enum:
     WINDOW_PAGES = 64          # claimed ahead of the bytes: 4 MiB at a time, what one recv can bring
-    HEAD_BYTES_MAX = 40
     BUFFER_PAGES = 4           # of one staging buffer: STAGING_BYTES
     SENT_LIMIT = 8             # buffers of one value that are on their way to its node: 2 MiB
 

@@ -28,6 +28,7 @@ from storage.batch cimport (
 )
 from storage.cluster cimport Cluster, Node
 from storage.engine cimport DatabaseCounts, Engine, home_of
+from storage.lease_desk cimport LeaseDesk
 from storage.policy cimport EvictionPolicy
 from storage.scans cimport SCAN_SETS, count_children, keys_in_sets
 from storage.staging cimport PinnedValue, StagedValue, StagingArea, take_pin
@@ -80,6 +81,8 @@ cdef class Store:
         self.policy_name = policy
         self.shares = (0.25, 0.25)
         self.frequency = (10, 1)
+        self.lookup_protection = (5000, 0.1)
+        self.desk = LeaseDesk(cluster)
         self.staging = StagingArea(cluster.first.engine)
         for node in cluster.nodes:
             self._settle(node)
@@ -93,6 +96,7 @@ cdef class Store:
         node.engine.database_count = self.databases
         node.policy.choose(self.policy_name)
         node.engine.frequency_log_factor, node.engine.frequency_decay_minutes = self.frequency
+        self._protect(node)
         node.engine.allocator.set_limit_bytes(self.maxmemory // self.cluster.node_count)
         self.staging.set_limit_bytes(<uint64_t>(
             sum([(<Node>other).engine.allocator.limit_pages for other in self._nodes()]) * <double>PAGE_BYTES * self.shares[0]
@@ -498,6 +502,30 @@ cdef class Store:
                 self.cluster.give_batch(batch)
         return out
 
+    # -------------------------------------------------------------------- leases
+
+    async def lease(self, int database, keys, int64_t until_ms):
+        """Lease the leading keys that are there until a time: how many are safe from eviction till then at least."""
+        self.set_time()
+        return self.desk.lease(database, keys, until_ms)
+
+    async def unlease(self, int database, keys):
+        """End the leases of some keys: how many had one."""
+        self.set_time()
+        return self.desk.unlease(database, keys)
+
+    def set_protection(self, *, uint32_t lookup_ms, double lookup_share, double lease_share) -> None:
+        """How long a look-up protects from eviction and how much of the blocks at most, and the share of memory that may be leased."""
+        self.lookup_protection = (lookup_ms, lookup_share)
+        self.desk.share = lease_share
+        for node in self._nodes():
+            self._protect(node)
+
+    cdef int _protect(self, Node node) except -1:
+        node.engine.lookup_protection_ms, share = self.lookup_protection
+        node.policy.protection.set_limits(node.engine.lookup_protection_ms, share)
+        return 0
+
     # ------------------------------------------------------------- whole database
 
     def _keys_in_sets(self, Node node, uint64_t first, uint32_t count, int database) -> list:
@@ -656,6 +684,7 @@ cdef class Store:
             total_expires += engine.expires[i]
         engine.reclaimer.collect(True)
         engine.reclaimer.lower_published()
+        engine.leases.flush(engine.now_ms)
         policy.measure()
         # Each of these looks is a round trip, ten times a second and for nothing most of the time: there a little at a time.
         sparing = budget_ms < SPARING_BELOW_MS and (engine.pool.fabric.is_remote or (several and total_expires <= 0))
@@ -734,7 +763,7 @@ cdef class Store:
             parent_hash = request.out_parent_hash
             facts = (
                 request.heat.hits, self.cluster.now_ms - <uint32_t>(<uint32_t>self.cluster.now_ms - request.heat.last_ms),
-                request.out_bytes, 0, request.node,
+                request.out_bytes, request.out_lease_ms if request.out_lease_ms > self.cluster.now_ms else 0, request.node,
             )
             depth = request.out_depth
         finally:
@@ -770,7 +799,7 @@ cdef class Store:
     def counters(self) -> dict[str, int]:
         """Monotonic counts for INFO and PREFIX.STATS, over all nodes."""
         cdef Node node
-        total = {}
+        total = {"leases_refused": self.desk.refused}
         for node in self.cluster.nodes:
             if node.engine is None:
                 continue
@@ -805,7 +834,7 @@ cdef class Store:
         cdef DatabaseCounts total
         summed = {
             "pages": 0, "pages_limit": 0, "pages_used": 0, "payload_pages": 0, "cell_pages": 0, "cell_bytes": 0, "pool_bytes": 0,
-            "slot_count": 0, "keys": 0, "stored_bytes": 0, "pinned": 0, "retired": 0, "damaged": 0,
+            "slot_count": 0, "leased": 0, "keys": 0, "stored_bytes": 0, "pinned": 0, "retired": 0, "damaged": 0,
         }
         classes = {}
         for node in self._nodes():
@@ -824,6 +853,7 @@ cdef class Store:
                     usage["keys"] += total.keys
                     usage["stored_bytes"] += total.stored_bytes
             usage["pinned"] = node.engine.reclaimer.pinned_pages * PAGE_BYTES
+            usage["leased"] = max(0, node.engine.leases.total(self.cluster.now_ms))
             usage["retired"] = node.engine.reclaimer.retired_count
             usage["damaged"] = node.engine.counts.damaged
             for name, value in usage.items():
@@ -840,6 +870,7 @@ cdef class Store:
             "pages": summed["pages"],
             "pages_used": summed["pages_used"],
             "pages_payload": summed["payload_pages"],
+            "leased_bytes": summed["leased"],
             "pages_cells": summed["cell_pages"],
             "index_entries": summed["slot_count"],
             "index_used": keys,

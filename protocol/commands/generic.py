@@ -47,7 +47,6 @@ ROWS = (
         "2.2.3",
         "Facts about the value of a key.",
         complexity="as the subcommand",
-        categories=_KEYSPACE,
         subcommands=_OBJECT,
     ),
     CommandSpec(
