@@ -258,7 +258,9 @@ cdef class EvictionPolicy(Room):
             return False
         self.refilled_count = 0
         self.engine.allocator.release_spares()
+        self.is_ahead = True
         evicted = self._evict_for(0, True)
+        self.is_ahead = False
         self.engine.reclaimer.collect(True)
         self.turnstile.leave()
         return evicted
@@ -351,8 +353,8 @@ cdef class EvictionPolicy(Room):
             together = VICTIMS_TOGETHER if CELL_BYTES[cell_class] < SMALL_VICTIM_BYTES else VICTIMS_TOGETHER // 2
         self.is_forced = False
         self._sample()
-        if self.pool_count == 0 and self.protection.window_ms:
-            # Looking for keys must not keep others from storing theirs.
+        if self.pool_count == 0 and self.protection.window_ms and not self.is_ahead:
+            # Looking for keys must not keep others from storing theirs; ahead of need what is protected stays.
             self.is_forced = True
             self._sample()
         if self._drop_stale(changes):
@@ -545,13 +547,14 @@ cdef class EvictionPolicy(Room):
         cdef uint64_t words[REUSE_SAMPLES]
         cdef uint32_t slots[REUSE_SAMPLES]
         cdef uint32_t positions[REUSE_SAMPLES]
-        cdef uint32_t count, i, chosen, misses = 0, found = 0, checked
+        cdef uint32_t count, i, chosen, misses = 0, found = 0, checked, before, forgotten = 0
         cdef double worst
         cdef Candidate candidate
         cdef bint several = self.engine.pool.front_end_high_water > 1
         while found == 0 and self.pool_count == 0 or misses == 0:
             misses += 1
-            if misses > MISSES_LIMIT:
+            # Entries of pages that were emptied are still listed. Who meets one strikes it out, so this ends.
+            if misses > MISSES_LIMIT + forgotten:
                 return False
             if several and (self.resident_count == 0 or misses & 1 == 0):
                 found += self._offer_foreign()
@@ -615,11 +618,13 @@ cdef class EvictionPolicy(Room):
                 candidate.score = self._score(&heats[i], 0)
                 self._offer(candidate)
                 found += 1
+            before = self.resident_count
             for i in range(chosen):
                 # Dead entries leave the list, which may have changed while the words were read.
                 if word_state(words[i]) != STATE_LIVE:
                     if positions[i] < self.resident_count and self.residents[positions[i]] == slots[i]:
                         self._forget(positions[i])
+            forgotten += before - self.resident_count
         return self.pool_count > 0
 
     cdef bint _refill(self) noexcept nogil:
@@ -632,10 +637,10 @@ cdef class EvictionPolicy(Room):
         cdef uint32_t positions[SAMPLES]
         cdef uint32_t slots[SAMPLES]
         cdef bint leased[SAMPLES]
-        cdef uint32_t count, i, misses = 0, found = 0, slot
+        cdef uint32_t count, i, misses = 0, found = 0, slot, before, forgotten = 0
         cdef Candidate candidate
         cdef bint several = self.engine.pool.front_end_high_water > 1
-        while found == 0 and misses < MISSES_LIMIT:
+        while found == 0 and misses < MISSES_LIMIT + forgotten:
             misses += 1
             if several and (self.resident_count == 0 or misses & 1 == 0):
                 # What other front ends stored is found by looking anywhere in the index.
@@ -691,11 +696,13 @@ cdef class EvictionPolicy(Room):
                 self._offer(candidate)
                 found += 1
             # Dead entries leave the list; from the end, so that positions stay true.
+            before = self.resident_count
             for i in range(count):
                 if word_state(words[count - 1 - i]) != STATE_LIVE and positions[count - 1 - i] < self.resident_count:
                     slot = self.residents[positions[count - 1 - i]]
                     if ops[count - 1 - i].offset == self.engine.pool.slot_offset(slot):
                         self._forget(positions[count - 1 - i])
+            forgotten += before - self.resident_count
         return found > 0
 
     cdef double _score(self, Heat *heat, int64_t expire_at_ms) noexcept nogil:
