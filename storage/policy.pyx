@@ -547,14 +547,13 @@ cdef class EvictionPolicy(Room):
         cdef uint64_t words[REUSE_SAMPLES]
         cdef uint32_t slots[REUSE_SAMPLES]
         cdef uint32_t positions[REUSE_SAMPLES]
-        cdef uint32_t count, i, chosen, misses = 0, found = 0, checked, before, forgotten = 0
+        cdef uint32_t count, i, chosen, misses = 0, found = 0, checked, before
         cdef double worst
         cdef Candidate candidate
         cdef bint several = self.engine.pool.front_end_high_water > 1
         while found == 0 and self.pool_count == 0 or misses == 0:
             misses += 1
-            # Entries of pages that were emptied are still listed. Who meets one strikes it out, so this ends.
-            if misses > MISSES_LIMIT + forgotten:
+            if misses > MISSES_LIMIT:
                 return False
             if several and (self.resident_count == 0 or misses & 1 == 0):
                 found += self._offer_foreign()
@@ -563,6 +562,7 @@ cdef class EvictionPolicy(Room):
                 continue
             if self.resident_count == 0:
                 return False
+            before = self.resident_count
             count = samples if self.resident_count > samples else self.resident_count
             memset(ops, 0, count * sizeof(FabricOp))
             for i in range(count):
@@ -618,13 +618,13 @@ cdef class EvictionPolicy(Room):
                 candidate.score = self._score(&heats[i], 0)
                 self._offer(candidate)
                 found += 1
-            before = self.resident_count
             for i in range(chosen):
                 # Dead entries leave the list, which may have changed while the words were read.
                 if word_state(words[i]) != STATE_LIVE:
                     if positions[i] < self.resident_count and self.residents[positions[i]] == slots[i]:
                         self._forget(positions[i])
-            forgotten += before - self.resident_count
+            if self.resident_count < before:
+                misses = 1  # among many that are gone: the next look finds fewer of these
         return self.pool_count > 0
 
     cdef bint _refill(self) noexcept nogil:
@@ -637,10 +637,10 @@ cdef class EvictionPolicy(Room):
         cdef uint32_t positions[SAMPLES]
         cdef uint32_t slots[SAMPLES]
         cdef bint leased[SAMPLES]
-        cdef uint32_t count, i, misses = 0, found = 0, slot, before, forgotten = 0
+        cdef uint32_t count, i, misses = 0, found = 0, slot, before
         cdef Candidate candidate
         cdef bint several = self.engine.pool.front_end_high_water > 1
-        while found == 0 and misses < MISSES_LIMIT + forgotten:
+        while found == 0 and misses < MISSES_LIMIT:
             misses += 1
             if several and (self.resident_count == 0 or misses & 1 == 0):
                 # What other front ends stored is found by looking anywhere in the index.
@@ -650,6 +650,7 @@ cdef class EvictionPolicy(Room):
                 continue
             if self.resident_count == 0:
                 break
+            before = self.resident_count
             count = SAMPLES if self.resident_count > SAMPLES else self.resident_count
             memset(ops, 0, sizeof(ops))
             memset(expiry_ops, 0, sizeof(expiry_ops))
@@ -696,13 +697,13 @@ cdef class EvictionPolicy(Room):
                 self._offer(candidate)
                 found += 1
             # Dead entries leave the list; from the end, so that positions stay true.
-            before = self.resident_count
             for i in range(count):
                 if word_state(words[count - 1 - i]) != STATE_LIVE and positions[count - 1 - i] < self.resident_count:
                     slot = self.residents[positions[count - 1 - i]]
                     if ops[count - 1 - i].offset == self.engine.pool.slot_offset(slot):
                         self._forget(positions[count - 1 - i])
-            forgotten += before - self.resident_count
+            if self.resident_count < before:
+                misses = 1  # among many that are gone: the next look finds fewer of these
         return found > 0
 
     cdef double _score(self, Heat *heat, int64_t expire_at_ms) noexcept nogil:
