@@ -258,7 +258,9 @@ cdef class EvictionPolicy(Room):
             return False
         self.refilled_count = 0
         self.engine.allocator.release_spares()
+        self.is_ahead = True
         evicted = self._evict_for(0, True)
+        self.is_ahead = False
         self.engine.reclaimer.collect(True)
         self.turnstile.leave()
         return evicted
@@ -351,8 +353,8 @@ cdef class EvictionPolicy(Room):
             together = VICTIMS_TOGETHER if CELL_BYTES[cell_class] < SMALL_VICTIM_BYTES else VICTIMS_TOGETHER // 2
         self.is_forced = False
         self._sample()
-        if self.pool_count == 0 and self.protection.window_ms:
-            # Looking for keys must not keep others from storing theirs.
+        if self.pool_count == 0 and self.protection.window_ms and not self.is_ahead:
+            # Looking for keys must not keep others from storing theirs; ahead of need what is protected stays.
             self.is_forced = True
             self._sample()
         if self._drop_stale(changes):
