@@ -807,7 +807,7 @@ cdef void account(Engine engine, Batch batch, Request *request, bint is_known) n
     request.heat.last_ms = batch.now32 - request.rank
     if engine.reuse is not None and not request.is_accounted:
         request.is_accounted = True
-        engine.reuse.access(&request.heat, is_known, request.place, request.unknown, (request.flags & IS_TAIL) != 0, True)
+        engine.reuse.access(&request.heat, is_known, request.place, request.unknown, (request.flags & IS_TAIL) != 0, True, &batch.chain)
 
 
 cdef void publish(Engine engine, Batch batch, Request *request) noexcept nogil:
