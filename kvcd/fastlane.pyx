@@ -510,7 +510,7 @@ cdef class FastLane:
         )
         admitted = (parser.argc - first) // 2
         unknown = 0
-        if self.cluster.first.engine.reuse is not None:
+        if self.cluster.first.engine.reuse.is_on:
             if self.pending_count and self.cluster.first.engine.reuse.evicted_at:
                 return RUN_FIRST  # what is pending may change what is there
             admitted = self._plan_chain(parser, base, database, first, place, &unknown)
@@ -582,7 +582,7 @@ cdef class FastLane:
                 continue
             node = self.cluster.nodes[request.node]
             engine = node.engine
-            if engine is None or engine.reuse is None:
+            if engine is None or not engine.reuse.is_on:
                 continue
             is_tail = i + 1 == count and self._is_end(end)
             heat = request.heat
