@@ -883,7 +883,7 @@ cdef void account(Engine engine, Batch batch, Request *request, bint is_known) n
     request.heat.last_ms = engine.used_at(batch, request, request.heat.last_ms if is_known else 0)
     if engine.reuse.is_on and not request.is_accounted:
         request.is_accounted = True
-        engine.reuse.access(&request.heat, is_known, request.place, request.unknown, (request.flags & IS_TAIL) != 0, True)
+        engine.reuse.access(&request.heat, is_known, request.place, request.unknown, (request.flags & IS_TAIL) != 0, True, &batch.chain)
 
 
 cdef void publish(Engine engine, Batch batch, Request *request) noexcept nogil:

@@ -363,7 +363,7 @@ cdef void warm(Engine engine, Batch batch, Request *request) noexcept nogil:
     if request.heat.hits < 65535:
         request.heat.hits += 1
     if engine.reuse.is_on:
-        engine.reuse.access(&request.heat, True, request.place, 0, (request.flags & IS_TAIL) != 0, False)
+        engine.reuse.access(&request.heat, True, request.place, 0, (request.flags & IS_TAIL) != 0, False, &batch.chain)
     op = append_operation(&batch.round.trailing)
     op.opcode = OP_WRITE
     op.offset = engine.pool.heat_offset(request.slot)
