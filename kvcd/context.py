@@ -15,7 +15,22 @@ if TYPE_CHECKING:
     from kvcd.service import Service
     from kvcd.statistics import Statistics
 
-__all__ = ["MAX_KEY_BYTES", "ClientState", "Handler", "ServerState"]
+__all__ = ["MAX_KEY_BYTES", "ClientState", "Handler", "ServerState", "SlowReason"]
+
+
+class SlowReason:
+    """Why commands that have a fast lane do not take it: bits of ``slow_reasons``, of a client or of all."""
+
+    SAVE_FAILED = 1  # writes are refused
+    TRANSACTION = 2  # commands are queued until EXEC
+    ACCESS_RULES = 4  # the user may not run everything on every key
+    SUBSCRIBED = 8  # RESP2: hardly any command is allowed
+    TRACKING = 16  # somebody is to hear what was read or changed
+    NOTIFICATIONS = 32  # subscribers are to hear what was changed
+    MONITOR = 64  # somebody is shown every command
+    REPLIES_OFF = 128
+    PAUSED = 256
+    RENAMED = 512  # a command with a fast lane is known by another name
 
 
 class ClientState(Protocol):
@@ -44,6 +59,7 @@ class ClientState(Protocol):
     net_output_bytes: int
     pending_input_bytes: int  # received and not yet parsed
     pending_output_bytes: int  # written and not yet taken by the kernel
+    slow_reasons: int  # SlowReason bits: why this client's commands all take the slow lane; 0 for most
     close_after_reply: bool  # set by a handler: send what is queued, this reply included, then close
 
     def kill(self) -> None:

@@ -27,7 +27,7 @@ cdef class Hub:
     cdef public object loop
     cdef public object log
     cdef public object password_required # whether new connections must authenticate
-    cdef public bint slow_only           # every command is looked at by the slow lane, which refuses some of them
+    cdef public int slow_reasons         # kvcd.context.SlowReason bits: every command of every client takes the slow lane, which looks at it
     cdef public bint protected           # protected mode: no password, open to the network
     cdef public uint64_t max_clients
     cdef public uint64_t query_buffer_limit_bytes
@@ -70,6 +70,7 @@ cdef class Session:
     cdef readonly uint64_t net_input_bytes
     cdef readonly uint64_t net_output_bytes
     cdef public bint close_after_reply
+    cdef public int slow_reasons         # the same for this client's commands
     # --- the connection
     cdef Hub hub
     cdef FastLane lane                   # what answers this client's commands; over RDMA only while it does

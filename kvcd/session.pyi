@@ -10,7 +10,7 @@ class Hub:
     next_id: int
     password_required: bool
     protected: bool
-    slow_only: bool
+    slow_reasons: int
     max_clients: int
     query_buffer_limit_bytes: int
     max_bulk_bytes: int
@@ -44,6 +44,7 @@ class Session(asyncio.BufferedProtocol):
     pending_input_bytes: int
     pending_output_bytes: int
     close_after_reply: bool
+    slow_reasons: int
     stalled_since_ms: int
     def __init__(self, hub: Hub) -> None: ...
     def kill(self) -> None: ...

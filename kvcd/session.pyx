@@ -516,7 +516,7 @@ cdef class Session:
             if status == PARSE_COMMAND:
                 turns -= 1
                 taken = NOT_FAST
-                if self._authenticated and not self.staging_failed and not self.hub.slow_only and (not parser.is_inline or parser.argc == 1):
+                if self._authenticated and not self.staging_failed and not (self.hub.slow_reasons | self.slow_reasons) and (not parser.is_inline or parser.argc == 1):
                     taken = lane.take(parser, base, self.db, self.staged)
                     if taken == RUN_FIRST:
                         if self._finish_run() != 0:
@@ -769,6 +769,11 @@ cdef class Session:
             self._wait()
         elif result == STAGE_FULL:
             self._refuse_value()
+        elif staged.has_evicted:
+            # Else libuv would read on, up to 32 times, and evict before each.
+            staged.has_evicted = False
+            self._wait()
+            self.hub.wake()
         return 0
 
     def _lose_value(self, StagedValue staged) -> None:
