@@ -96,7 +96,7 @@ def scenario(name: str, why: str, setup: tuple[tuple[int, Step], ...], *scripts:
 
 scenario("set-set", "two inserts of one key: one slot remains", WARM, (step("write", K),), (step("write", K),))
 scenario("set-get", "a reader beside an insert", WARM, (step("write", K),), (step("read", K), step("read", K)))
-scenario("copy-set", "a copy in the reader's memory beside an overwrite", THERE_AND_COPIED, (step("write", K),), (step("read", K), step("read", K)))
+scenario("copy-set", "a reader's copy beside an overwrite", THERE_AND_COPIED, (step("write", K),), (step("read", K), step("read", K)))
 scenario("copy-del", "and beside a removal", THERE_AND_COPIED, (step("delete", K),), (step("read", K), step("read", K)))
 scenario(
     "copy-del-set",
