@@ -545,7 +545,7 @@ cdef class EvictionPolicy(Room):
         cdef uint64_t words[REUSE_SAMPLES]
         cdef uint32_t slots[REUSE_SAMPLES]
         cdef uint32_t positions[REUSE_SAMPLES]
-        cdef uint32_t count, i, chosen, misses = 0, found = 0, checked
+        cdef uint32_t count, i, chosen, misses = 0, found = 0, checked, before
         cdef double worst
         cdef Candidate candidate
         cdef bint several = self.engine.pool.front_end_high_water > 1
@@ -560,6 +560,7 @@ cdef class EvictionPolicy(Room):
                 continue
             if self.resident_count == 0:
                 return False
+            before = self.resident_count
             count = samples if self.resident_count > samples else self.resident_count
             memset(ops, 0, count * sizeof(FabricOp))
             for i in range(count):
@@ -620,6 +621,8 @@ cdef class EvictionPolicy(Room):
                 if word_state(words[i]) != STATE_LIVE:
                     if positions[i] < self.resident_count and self.residents[positions[i]] == slots[i]:
                         self._forget(positions[i])
+            if self.resident_count < before:
+                misses = 1  # among many that are gone: the next look finds fewer of these
         return self.pool_count > 0
 
     cdef bint _refill(self) noexcept nogil:
@@ -632,7 +635,7 @@ cdef class EvictionPolicy(Room):
         cdef uint32_t positions[SAMPLES]
         cdef uint32_t slots[SAMPLES]
         cdef bint leased[SAMPLES]
-        cdef uint32_t count, i, misses = 0, found = 0, slot
+        cdef uint32_t count, i, misses = 0, found = 0, slot, before
         cdef Candidate candidate
         cdef bint several = self.engine.pool.front_end_high_water > 1
         while found == 0 and misses < MISSES_LIMIT:
@@ -645,6 +648,7 @@ cdef class EvictionPolicy(Room):
                 continue
             if self.resident_count == 0:
                 break
+            before = self.resident_count
             count = SAMPLES if self.resident_count > SAMPLES else self.resident_count
             memset(ops, 0, sizeof(ops))
             memset(expiry_ops, 0, sizeof(expiry_ops))
@@ -696,6 +700,8 @@ cdef class EvictionPolicy(Room):
                     slot = self.residents[positions[count - 1 - i]]
                     if ops[count - 1 - i].offset == self.engine.pool.slot_offset(slot):
                         self._forget(positions[count - 1 - i])
+            if self.resident_count < before:
+                misses = 1  # among many that are gone: the next look finds fewer of these
         return found > 0
 
     cdef double _score(self, Heat *heat, int64_t expire_at_ms) noexcept nogil:

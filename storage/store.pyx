@@ -762,6 +762,12 @@ cdef class Store:
 
     # -------------------------------------------------------------------- chains
 
+    def survey(self, int database):
+        """Begin to look for the hottest blocks of a database."""
+        from storage.hottest import HotSurvey  # it looks into stores
+
+        return HotSurvey(self, database)
+
     async def prefix_info(self, int database, bytes key):
         """Chain facts of one key, or None when it is absent. Counting children looks at every resident."""
         cdef Request *request
