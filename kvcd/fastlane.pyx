@@ -667,18 +667,14 @@ cdef class FastLane:
         cdef uint32_t i
         for i in range(from_number, pending.first + pending.count):
             if self.batch.requests[i].pinned:
-                self.batch.requests[i].pinned = False
-                self.cluster.engine_of(&self.batch.requests[i]).unpin(self.batch.requests[i].page_list[0])
+                self.cluster.engine_of(&self.batch.requests[i]).drop_pin(&self.batch.requests[i])
 
     cdef int _answer_value(self, Request *request, OutBuffer *out, int resp, list chunks) except -1:
         cdef PinnedValue value
         if request.status == STATUS_OK:
             if not request.pinned:
                 return out_bulk(out, request.out, request.out_tail_bytes)
-            value = take_pin(
-                self.cluster.engine_of(request), request.page_list, request.out_page_count, request.out, request.out_tail_bytes, request.out_bytes
-            )
-            request.pinned = False
+            value = take_pin(self.cluster.engine_of(request), request)
             if out_bulk_header(out, request.out_bytes) < 0:
                 raise MemoryError("no memory for replies")
             chunks.append(out.data[: out.length])

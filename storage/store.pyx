@@ -284,11 +284,7 @@ cdef class Store:
         )
 
     cdef PinnedValue _take_pin(self, Request *request):
-        request.pinned = False
-        return take_pin(
-            self.cluster.engine_of(request), request.page_list, request.out_page_count, request.out, request.out_tail_bytes,
-            request.out_bytes,
-        )
+        return take_pin(self.cluster.engine_of(request), request)
 
     def _read_sync(self, int database, keys, bint payload, bint touch) -> list:
         cdef Request *request
@@ -312,7 +308,7 @@ cdef class Store:
             finally:
                 for i in range(batch.count):
                     if batch.requests[i].pinned:
-                        self.cluster.engine_of(&batch.requests[i]).unpin(batch.requests[i].page_list[0])
+                        self.cluster.engine_of(&batch.requests[i]).drop_pin(&batch.requests[i])
                 self.cluster.give_batch(batch)
             if len(again) == len(part):
                 raise BlockingIOError("every pin is in use")
@@ -845,6 +841,11 @@ cdef class Store:
                 counts["location_cache_hits"] = node.engine.locations.hits
                 counts["location_cache_stale"] = node.engine.locations.stale
                 counts["location_cache_misses"] = node.engine.locations.misses
+            if node.engine.hot_values is not None:
+                counts["hot_value_hits"] = node.engine.hot_values.hits
+                counts["hot_value_stale"] = node.engine.hot_values.stale
+                counts["hot_values"] = node.engine.hot_values.listed
+                counts["hot_value_bytes"] = node.engine.hot_values.used_bytes
             if node.engine.reuse.is_on:
                 counts["reuse_refused"] = node.engine.reuse.refused
                 counts["reuse_turns"] = node.engine.reuse.turns
