@@ -91,6 +91,7 @@ cdef class Engine:
     cdef uint32_t frequency_log_factor      # Redis's lfu-log-factor,
     cdef uint32_t frequency_decay_minutes   # and lfu-decay-time; 0: none
     cdef Leases leases
+    cdef bint has_pairs              # keys of LMCache's were seen, which belong together two by two
     cdef uint32_t lookup_protection_ms
     cdef readonly Reuse reuse        # switched on under allkeys-prefix
     cdef EngineCounts counts

@@ -54,6 +54,7 @@ from storage.words cimport (
     SET_BYTES,
     SLOTS_PER_SET,
     STATE_LIVE,
+    is_half,
     location_cell,
     location_page,
     make_overflow,
@@ -165,6 +166,8 @@ cdef class Engine:
                 continue
             if not are_hashed:
                 hash_request(self.pool, request)
+            if not self.has_pairs and is_half(request.key, request.key_bytes):
+                self.has_pairs = True
             self.place(request)
             if self.locations is not None and request.kind == KIND_LOOKUP and self.locations.find(
                 request.hash_low, request.hash_high, request.epoch

@@ -82,6 +82,7 @@ cdef class Store:
         self.shares = (0.25, 0.25)
         self.frequency = (10, 1)
         self.lookup_protection = (5000, 0.1)
+        self.pairs_leave_together = True
         self.desk = LeaseDesk(cluster)
         self.watermarks = (0.0, 0.0)
         self.staging = StagingArea(cluster.first.engine)
@@ -545,7 +546,14 @@ cdef class Store:
         for node in self._nodes():
             self._protect(node)
 
+    def set_pairs(self, *, bint leave_together) -> None:
+        """Whether two keys that belong together are evicted together (storage.pairs)."""
+        self.pairs_leave_together = leave_together
+        for node in self._nodes():
+            self._protect(node)
+
     cdef int _protect(self, Node node) except -1:
+        node.policy.pairs.leave_together = self.pairs_leave_together
         node.engine.lookup_protection_ms, share = self.lookup_protection
         node.policy.protection.set_limits(node.engine.lookup_protection_ms, share)
         return 0
