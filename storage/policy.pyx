@@ -390,8 +390,8 @@ cdef class EvictionPolicy(Room):
             self._survey()
         if self.rule == RULE_REUSE:
             self._refill_by_reuse(REUSE_SAMPLES)
-        elif self.pool_count <= POOL_SIZE - VICTIMS_PER_REFILL:
-            self._refill()
+        elif self.pool_count <= POOL_SIZE - (1 if self.volatile_only else VICTIMS_PER_REFILL):
+            self._refill()  # of samples many have no TTL, while Redis draws from those that have one
 
     cdef void _survey(self) noexcept nogil:
         """Draw some residents, for how much of the memory is protected."""
@@ -709,13 +709,11 @@ cdef class EvictionPolicy(Room):
     cdef double _score(self, Heat *heat, int64_t expire_at_ms) noexcept nogil:
         """How much an entry deserves to go."""
         cdef double idle_ms = <double>(<uint32_t>self.engine.now_ms - heat.last_ms) + 1
-        cdef uint32_t idle_minutes
         if self.rule == RULE_REUSE:
             # Less the clock: the same at any time, so that candidates of earlier samples compare.
             return self.engine.reuse.age(heat) - <double>self.engine.reuse.clock
         if self.rule == RULE_LFU:
-            idle_minutes = (<uint32_t>self.engine.now_ms - heat.last_ms) // 60000 if idle_ms < 2147483648.0 else 0
-            return 256.0 - (heat.frequency - idle_minutes if idle_minutes < heat.frequency else 0) + idle_ms / 4294967296.0
+            return 256.0 - self.engine.frequency_now(heat) + idle_ms / 4294967296.0
         if self.rule == RULE_RANDOM:
             return 1.0
         if self.rule == RULE_TTL:
