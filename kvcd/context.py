@@ -31,6 +31,7 @@ class SlowReason:
     REPLIES_OFF = 128
     PAUSED = 256
     RENAMED = 512  # a command with a fast lane is known by another name
+    SLOW_LOG = 1024  # nearly every command is slow enough for the slow log
 
 
 class ClientState(Protocol):
@@ -83,6 +84,7 @@ class ServerState(Protocol):
     port: int
     executable: str
     config_file: str  # empty without one
+    expires_in_background: bool  # False: expired keys stay until somebody asks for them (DEBUG SET-ACTIVE-EXPIRE)
 
     @property
     def clients(self) -> dict[int, ClientState]:

@@ -115,6 +115,13 @@ HONOURED = (
     Directive("pidfile", Kind.TEXT, "", "file that holds the process id while the service runs", SERVICE, mutable=False),
     Directive("supervised", Kind.CHOICE, "no", "tell systemd when the service is ready", SERVICE, mutable=False,
               choices=("upstart", "systemd", "auto", "no")),
+    Directive("slowlog-log-slower-than", Kind.INTEGER, "10000",
+              "microseconds from which on a command is in SLOWLOG; below 100 all commands take the slow lane, to be seen one by one; "
+              "-1: none is", SERVICE, minimum=-1),
+    Directive("slowlog-max-len", Kind.INTEGER, "128", "commands that SLOWLOG remembers, of each worker", SERVICE),
+    Directive("latency-monitor-threshold", Kind.INTEGER, "0", "milliseconds from which on LATENCY remembers a command; 0: never", SERVICE),
+    Directive("latency-tracking", Kind.YES_NO, "yes", "count how long commands take, for INFO latencystats and LATENCY HISTOGRAM", SERVICE),
+    Directive("enable-debug-command", Kind.CHOICE, "no", "who may use DEBUG", SERVICE, mutable=False, choices=("no", "yes", "local")),
     Directive("loglevel", Kind.CHOICE, "notice", "least important lines to log", LOGS, choices=("debug", "verbose", "notice", "warning")),
     Directive("logfile", Kind.TEXT, "", "file to append the log to; empty: standard output", LOGS, mutable=False),
 )

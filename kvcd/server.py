@@ -27,6 +27,7 @@ from kvcd.fastlane import FastLane
 from kvcd.listeners import Use, possible_clients, raise_descriptor_limit, remove_unix_socket, serve_unix, service_sockets, unix_listener
 from kvcd.output_limits import OutputWatch
 from kvcd.persistence import Persistence, SnapshotError
+from kvcd.run_times import NEVER_NS
 from kvcd.service import SAVE_AT_END, Service
 from kvcd.session import Hub, Session
 from kvcd.statistics import Statistics
@@ -39,6 +40,7 @@ from storage.store import Store
 if TYPE_CHECKING:
     from kvcd.remote_nodes import RemoteNodes
 
+EACH_COMMAND_BELOW_US = 100  # a slow log that wants such short ones wants to know each of them, not which run it was in
 MAINTENANCE_SHARE = 0.02  # of the time, for expiry and other work of the store; ten times that while much has expired
 URGENT_PAUSE_S = 0.02  # between two turns of background work while there is more of it
 EXIT_FAILURE = 1
@@ -59,6 +61,7 @@ class Server:
         self.port = config.number("port")
         self.executable = sys.executable
         self.config_file = config.file or ""
+        self.expires_in_background = True
         self.persistence = Persistence(config, logs.get_logger("persistence"), lambda: self.changes() + service.changes_elsewhere)
         self.persistence.on_change = lambda _state: self._refuse_writes()
         self.persistence.on_own_change = lambda: service.tell_saves(self.persistence.state())
@@ -127,6 +130,9 @@ class Server:
             config.on_change(name, lambda _value: asyncio.get_running_loop().call_soon(self._apply_limits))
         for name in ("save", "stop-writes-on-bgsave-error"):
             config.on_change(name, lambda _value: asyncio.get_running_loop().call_soon(self._refuse_writes))
+        for name in ("slowlog-log-slower-than", "slowlog-max-len", "latency-monitor-threshold", "latency-tracking"):
+            config.on_change(name, lambda _value: asyncio.get_running_loop().call_soon(self._watch_times))
+        self._watch_times()
         config.on_change("maxmemory-policy", lambda value: self._store.set_policy(str(value)))
         self.service.attach(self, on_client_count=self._limit_clients)
         for topic, answering in ANSWERS.items():
@@ -202,6 +208,30 @@ class Server:
         else:
             self._hub.slow_reasons &= ~reason
 
+    def _watch_times(self) -> None:
+        """Take over the directives about what is slow, for both lanes."""
+        config, statistics, times = self.config, self.statistics, self._hub.times
+        slow_log = statistics.slow_log
+        slow_log.threshold_us, slow_log.longest = config.number("slowlog-log-slower-than"), config.number("slowlog-max-len")
+        slow_log.trim()
+        statistics.latency.threshold_ms = config.number("latency-monitor-threshold")
+        statistics.tracks_latency = times.in_histogram = config.flag("latency-tracking")
+        limits_us = [slow_log.threshold_us] if slow_log.threshold_us >= 0 else []
+        if statistics.latency.threshold_ms:
+            limits_us.append(statistics.latency.threshold_ms * 1000)
+        times.slow_ns = min(min(limits_us) * 1000, NEVER_NS) if limits_us else NEVER_NS
+        self._hold_back(SlowReason.SLOW_LOG, 0 <= slow_log.threshold_us < EACH_COMMAND_BELOW_US)
+
+    def note_slow_run(self, client: ClientState, command: str, key: bytes | None, count: int, duration_ns: int) -> None:
+        """A run of the fast lane took long: which of its commands did is not known, so the first stands for all."""
+        words = [command.upper().encode(), *([] if key is None else [key])]
+        if count > 1:
+            words.append(b"... (%d more commands in one pipeline)" % (count - 1))
+        duration_us, at_s = duration_ns // 1000, self.now_ms() // 1000
+        if 0 <= self.statistics.slow_log.threshold_us <= duration_us:
+            self.statistics.slow_log.note(words, duration_us=duration_us, at_s=at_s, address=client.address, name=client.name)
+        self.statistics.latency.note("fast-command", duration_ms=duration_us // 1000, at_s=at_s)
+
     def _apply_limits(self) -> None:
         """Take over the directives that bound memory and clients."""
         config, hub = self.config, self._hub
@@ -254,7 +284,7 @@ class Server:
                 self._tick(interval_s)
 
     def _tick(self, interval_s: float) -> None:
-        if not self._is_maintaining:
+        if not self._is_maintaining and self.expires_in_background:
             self._is_maintaining = True
             budget_ms = interval_s * 1000 * MAINTENANCE_SHARE
             if self._remote is None:
@@ -306,7 +336,7 @@ class Server:
         """Whether the end would lose nothing that is to be saved; otherwise the log says why, and the service goes on as Redis does."""
         reason = self.persistence.why_not() if self._save_at_end is None and self.persistence.has_rules else None
         if reason is not None:
-            self.log.warning("cannot stop: the snapshot could not be saved (CONFIG SET save \"\" gives it up)", reason=reason)
+            self.log.warning('cannot stop: the snapshot could not be saved (CONFIG SET save "" gives it up)', reason=reason)
         return reason is None
 
     async def finish(self) -> bool:

@@ -8,6 +8,7 @@ from kvcd.commands.arguments import BUSY, UNREACHABLE, CommandError, shown, wron
 from kvcd.commands.registry import HANDLERS
 from kvcd.context import MAX_KEY_BYTES, ClientState, ServerState
 from kvcd.persistence import MISCONF
+from kvcd.slow_log import without_secrets
 from protocol.command_table import CommandSpec, lookup, lookup_subcommand
 from protocol.replies import Error, Reply
 
@@ -47,12 +48,29 @@ async def dispatch(client: ClientState, server: ServerState, args: list[bytes]) 
         reply = BUSY  # a read found every pin in use
     except ConnectionError as lost:
         reply = Error(f"ERR {lost}") if str(lost) else UNREACHABLE
-    count.calls += 1
-    count.duration_us += (time.perf_counter_ns() - started_ns) / 1000
+    _note_time(client, server, spec, args, time.perf_counter_ns() - started_ns)
     if isinstance(reply, Error):
         count.failed += 1
         statistics.count_error(reply.text)
     return reply
+
+
+def _note_time(client: ClientState, server: ServerState, spec: CommandSpec, args: list[bytes], duration_ns: int) -> None:
+    """Count a call that was carried out, and remember it where it took long."""
+    statistics = server.statistics
+    statistics.of(spec.name).add_call(duration_ns, in_histogram=statistics.tracks_latency)
+    slow_log, duration_us = statistics.slow_log, duration_ns // 1000
+    if 0 <= slow_log.threshold_us <= duration_us and "skip_slowlog" not in spec.flags:
+        slow_log.note(
+            without_secrets(spec.name, args),
+            duration_us=duration_us,
+            at_s=server.now_ms() // 1000,
+            address=client.address,
+            name=client.name,
+        )
+    if statistics.latency.threshold_ms:
+        event = "fast-command" if "fast" in spec.flags else "command"
+        statistics.latency.note(event, duration_ms=duration_us // 1000, at_s=server.now_ms() // 1000)
 
 
 def _resolve(args: list[bytes]) -> CommandSpec:

@@ -223,4 +223,16 @@ ROWS = (
         keys=_CHANGE_KEY,
         categories=_STRING,
     ),
+    CommandSpec(
+        "lcs",
+        -3,
+        ("readonly",),
+        "string",
+        "7.0.0",
+        "Find longest common substring.",
+        "key1 key2 [LEN] [IDX] [MINMATCHLEN len] [WITHMATCHLEN]",
+        complexity="O(N*M) where N and M are the lengths of s1 and s2, respectively",
+        keys=(KeySpec(("RO", "access"), last=1),),
+        categories=("string",),
+    ),
 )

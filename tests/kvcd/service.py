@@ -65,6 +65,7 @@ class PlainServer:
     port: int = 6379
     executable: str = "kvcd"
     config_file: str = ""
+    expires_in_background: bool = True
     counts: dict[str, int] = field(default_factory=dict)
     stops: list[tuple[bool | None, bool, bool]] = field(default_factory=list)
     may_stop: bool = True
