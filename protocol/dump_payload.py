@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 
 from protocol.crc64 import crc64
@@ -11,6 +12,7 @@ WRITTEN_VERSION = 10  # redis-server 7.0's
 NEWEST_VERSION = 11  # redis-server 7.2's; nothing new for strings
 _STRING = 0
 _FOOTER = struct.Struct("<HQ")  # version, CRC-64 of everything before it
+_NUMBER = re.compile(rb"0|-?[1-9][0-9]*")
 _LONGEST_NUMBER = 11  # digits and sign of 32 bits
 _INTEGERS = (struct.Struct("<b"), struct.Struct("<h"), struct.Struct("<i"))  # by code
 _PACKED = 3
@@ -36,7 +38,7 @@ def _length(number: int) -> bytes:
 
 def _as_number(value: bytes) -> bytes | None:
     """Return the short form of a value that spells an integer of at most 32 bits."""
-    if not value or len(value) > _LONGEST_NUMBER or not value.lstrip(b"-").isdigit() or b"%d" % int(value) != value:
+    if len(value) > _LONGEST_NUMBER or not _NUMBER.fullmatch(value):
         return None
     number = int(value)
     for code, form in enumerate(_INTEGERS):

@@ -6,7 +6,7 @@ import time
 from collections.abc import Awaitable, Callable
 
 from kvcd import logs
-from kvcd.commands.arguments import CommandError, parse_integer, refusal, shown, wrong_arity
+from kvcd.commands.arguments import CommandError, parse_integer, refusal, shown
 from kvcd.commands.digest import DIGEST_BYTES, digest_of, digest_of_all
 from kvcd.commands.help import help_lines
 from kvcd.commands.object import encoding, reference_count
@@ -17,10 +17,6 @@ from protocol.dump_payload import dump
 from protocol.replies import OK, Error, Raw, Reply, Simple, Verbatim
 from storage.interface import Entry, Status
 
-_NOT_ALLOWED = (
-    'ERR DEBUG command not allowed. If the enable-debug-command option is set to "local", you can run it from a local connection, '
-    "otherwise you need to set this option in the configuration file, and then restart the server."
-)
 _TYPE_NAMES = "string|integer|double|bignum|null|array|set|map|attrib|push|verbatim|true|false"
 _DUMP_FOOTER_BYTES = 10
 _LARGEST_PACKED_THRESHOLD = 4 * 1024**3
@@ -201,21 +197,9 @@ def _wrong_subcommand(args: list[bytes]) -> str:
     return f"ERR unknown subcommand or wrong number of arguments for '{shown(args[1][:128])}'. Try DEBUG HELP."
 
 
-def is_allowed(client: ClientState, server: ServerState) -> bool:
-    """Whether the client may ask for it: with "local" only from this machine."""
-    allowed = server.config.string("enable-debug-command")
-    if allowed == "local":
-        return client.address.startswith(("127.", "[::1]", "/", "[::ffff:127."))
-    return allowed == "yes"
-
-
 @handles("debug")
 async def handle_debug(client: ClientState, server: ServerState, args: list[bytes]) -> Reply:
     """DEBUG subcommand [argument ...]."""
-    if len(args) < 2:
-        raise CommandError(wrong_arity("debug"))
-    if not is_allowed(client, server):
-        raise CommandError(_NOT_ALLOWED)
     fewest, most, answer = _SUBCOMMANDS.get(args[1].lower(), (1, 0, _nothing))
     if not fewest <= len(args) - 2 <= most:
         raise CommandError(_wrong_subcommand(args))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 from kvcd.commands.arguments import BUSY, UNREACHABLE, CommandError, shown, wrong_arity
+from kvcd.commands.protected import refuse_protected
 from kvcd.commands.registry import HANDLERS
 from kvcd.context import MAX_KEY_BYTES, ClientState, ServerState
 from kvcd.persistence import MISCONF
@@ -31,7 +32,7 @@ async def dispatch(client: ClientState, server: ServerState, args: list[bytes]) 
     count = statistics.of(spec.name)
     client.last_command = spec.name
     try:
-        _admit(client, spec, args)
+        _admit(client, server, spec, args)
         if server.persistence.refuses_writes and ("write" in spec.flags or spec.name == "ping"):
             raise CommandError(MISCONF)
         _refuse_lost_keys(client, server, spec, args)
@@ -86,10 +87,11 @@ def _resolve(args: list[bytes]) -> CommandSpec:
     return spec
 
 
-def _admit(client: ClientState, spec: CommandSpec, args: list[bytes]) -> None:
+def _admit(client: ClientState, server: ServerState, spec: CommandSpec, args: list[bytes]) -> None:
     """Check what can be known before the handler runs; raises CommandError."""
     if not spec.accepts(len(args)):
         raise CommandError(wrong_arity(spec.name))
+    refuse_protected(client, server, spec.name)
     if not client.authenticated and "no_auth" not in spec.flags:
         raise CommandError("NOAUTH Authentication required.")
     for position in spec.key_positions(len(args)):

@@ -42,9 +42,10 @@ def info_of(spec: CommandSpec) -> list[object]:
         spec.last_key,
         spec.key_step,
         _flags(spec.acl_categories),
-        [tip.encode() for tip in spec.tips],
-        [_key_spec(keys) for keys in spec.keys],
-        [info_of(subcommand) for subcommand in spec.subcommands],
+        Members(tuple(tip.encode() for tip in spec.tips)),
+        Members(tuple(_key_spec(keys) for keys in spec.keys)),
+        # Redis sends a set that is empty, and an array that is not.
+        [info_of(subcommand) for subcommand in spec.subcommands] or Members(()),
     ]
 
 

@@ -7,11 +7,6 @@ from kvcd.commands.registry import handles
 from kvcd.context import ClientState, ServerState
 from protocol.replies import Reply
 
-_NOT_ALLOWED = (
-    'ERR MODULE command not allowed. If the enable-module-command option is set to "local", you can run it from a local connection, '
-    "otherwise you need to set this option in the configuration file, and then restart the server."
-)
-
 
 @handles("module|list")
 async def handle_module_list(client: ClientState, server: ServerState, args: list[bytes]) -> Reply:
@@ -21,5 +16,5 @@ async def handle_module_list(client: ClientState, server: ServerState, args: lis
 
 @handles("module|load", "module|loadex", "module|unload")
 async def handle_module_load(client: ClientState, server: ServerState, args: list[bytes]) -> Reply:
-    """MODULE LOAD path, LOADEX path, UNLOAD name: refused, in Redis's words where these hold."""
-    raise CommandError(_NOT_ALLOWED if server.config.string("enable-module-command") == "no" else "ERR kvcd loads no modules")
+    """MODULE LOAD path, LOADEX path, UNLOAD name: refused, even where `enable-module-command` would allow it."""
+    raise CommandError("ERR kvcd loads no modules")

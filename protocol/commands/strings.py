@@ -24,7 +24,7 @@ ROWS = (
         "1.0.0",
         "Stores a value, with conditions and an expiry if wanted.",
         "key value [NX | XX] [GET] [EX seconds | PX milliseconds | EXAT unix-time-seconds | PXAT unix-time-milliseconds | KEEPTTL]",
-        keys=(KeySpec(("RW", "access", "update", "variable_flags"), notes="RW and ACCESS only with the GET option"),),
+        keys=(KeySpec(("RW", "access", "update", "variable_flags"), notes="RW and ACCESS due to the optional `GET` argument"),),
         categories=_STRING,
         first_value=2,
         lane="fast",
@@ -73,7 +73,7 @@ ROWS = (
         "6.2.0",
         "Value of a key, whose expiry is set or removed on the way.",
         "key [EX seconds | PX milliseconds | EXAT unix-time-seconds | PXAT unix-time-milliseconds | PERSIST]",
-        keys=(KeySpec(("RW", "access", "update"), notes="RW and UPDATE since the expiry may change"),),
+        keys=(KeySpec(("RW", "access", "update"), notes="RW and UPDATE because it changes the TTL"),),
         categories=_STRING,
     ),
     CommandSpec(
