@@ -17,12 +17,13 @@ import uvloop
 
 from kvcd import logs
 from kvcd.channel import Message
+from kvcd.client_memory import too_many
 from kvcd.commands import ANSWERS
 from kvcd.commands.registry import Answering
 from kvcd.config import Config, available_memory_bytes
 from kvcd.context import ClientState, ServerState, SlowReason
 from kvcd.daemon import tell_supervisor
-from kvcd.directive import ConfigError
+from kvcd.directive import ConfigError, Percent
 from kvcd.fastlane import FastLane
 from kvcd.listeners import Use, possible_clients, raise_descriptor_limit, remove_unix_socket, serve_unix, service_sockets, unix_listener
 from kvcd.output_limits import OutputWatch
@@ -62,6 +63,7 @@ class Server:
         self.executable = sys.executable
         self.config_file = config.file or ""
         self.expires_in_background = True
+        self._clients_evicted = 0
         self.persistence = Persistence(config, logs.get_logger("persistence"), lambda: self.changes() + service.changes_elsewhere)
         self.persistence.on_change = lambda _state: self._refuse_writes()
         self.persistence.on_own_change = lambda: service.tell_saves(self.persistence.state())
@@ -94,7 +96,11 @@ class Server:
 
     def counters(self) -> dict[str, int]:
         """Return the session layer's counts since the start."""
-        return {**self._hub.counters(), "operations_per_second": self._operations_per_second}
+        return {
+            **self._hub.counters(),
+            "clients_evicted": self._clients_evicted,
+            "operations_per_second": self._operations_per_second,
+        }
 
     def lost_nodes(self) -> list[str]:
         """Return the names of memory nodes that do not answer."""
@@ -301,6 +307,10 @@ class Server:
                 unread_bytes=slow.pending_output_bytes,
             )
             slow.kill()
+        for number in too_many(self._hub.clients, self._client_limit_bytes()):
+            self._clients_evicted += 1
+            self.log.warning("closing the largest client: all together hold more than maxmemory-clients", client=number)
+            self._hub.clients[number].kill()
         idle_limit_ms = self.config.number("timeout") * 1000
         if idle_limit_ms:
             oldest_ms = self.now_ms() - idle_limit_ms
@@ -315,6 +325,14 @@ class Server:
             self._operations = (calls, now_s)
             self.service.report(self)
             self.service.tell_changes(self.changes())
+
+    def _client_limit_bytes(self) -> int:
+        """What `maxmemory-clients` leaves the clients of this worker; 0 is no limit."""
+        limit = self.config["maxmemory-clients"]
+        if isinstance(limit, Percent):
+            limit = limit.of(self.config.number("maxmemory"))
+        assert isinstance(limit, int)
+        return limit // self.service.placement.workers
 
     def _maintain(self, budget_ms: float) -> None:
         """Background work of the store, which may wait for memory nodes."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from kvcd.commands.arguments import SYNTAX_ERROR, CommandError, parse_integer, refusal, value_bytes
+from kvcd.commands.arguments import LARGEST_INTEGER, SYNTAX_ERROR, CommandError, parse_integer, refusal, value_bytes
 from kvcd.commands.keyspace import checked_database
 from kvcd.commands.registry import handles
 from kvcd.commands.strings import require_string
@@ -104,7 +104,8 @@ async def handle_restore(client: ClientState, server: ServerState, args: list[by
         raise CommandError("ERR Bad data format") from None
     if expire_at_ms and not options.is_instant:
         expire_at_ms += server.now_ms()
-    if expire_at_ms and expire_at_ms <= server.now_ms():
+    # Beyond 64 bits it wraps around in redis-server: such a time is past.
+    if expire_at_ms and not server.now_ms() < expire_at_ms <= LARGEST_INTEGER:
         await store.delete(client.db, [args[1]])
         return OK
     condition = Condition.ALWAYS if options.replaces else Condition.NX

@@ -75,9 +75,7 @@ ROWS = (
         "Perform arbitrary bitfield integer operations on strings.",
         "key [GET encoding offset | [OVERFLOW WRAP | SAT | FAIL] SET encoding offset value | INCRBY encoding offset increment ...]",
         complexity="O(1) for each subcommand specified",
-        keys=(
-            KeySpec(("RW", "access", "update", "variable_flags"), notes="This command allows both access and modification of the key"),
-        ),
+        keys=(KeySpec(("RW", "access", "update", "variable_flags"), notes="This command allows both access and modification of the key"),),
         categories=("bitmap",),
     ),
     CommandSpec(

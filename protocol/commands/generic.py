@@ -290,6 +290,8 @@ ROWS = (
                 keys=(KeySpec(("RO",), first=2),),
                 categories=("keyspace",),
                 tips=("nondeterministic_output",),
+                status="partial",
+                note="a string is called raw or embstr by its length alone, also after APPEND and the like",
             ),
             CommandSpec(
                 "object|help",
@@ -323,6 +325,8 @@ ROWS = (
                 keys=(KeySpec(("RO",), first=2),),
                 categories=("keyspace",),
                 tips=("nondeterministic_output",),
+                status="partial",
+                note="the count of accesses, up to 255",
             ),
         ),
     ),
@@ -350,6 +354,8 @@ ROWS = (
         complexity="O(N) for a value of N bytes",
         keys=(KeySpec(("OW", "update")),),
         categories=("keyspace", "dangerous"),
+        status="partial",
+        note="strings only; IDLETIME and FREQ are read and have no effect",
     ),
     CommandSpec(
         "sort",
@@ -362,6 +368,8 @@ ROWS = (
         complexity="O(1): nothing here can be sorted",
         keys=(KeySpec(("RO", "access")), _SORT_PATTERNS, _SORT_DESTINATION),
         categories=("set", "sortedset", "list", "dangerous"),
+        status="partial",
+        note="there is nothing that could be sorted",
     ),
     CommandSpec(
         "sort_ro",
@@ -374,6 +382,8 @@ ROWS = (
         complexity="O(1): nothing here can be sorted",
         keys=(KeySpec(("RO", "access")), _SORT_PATTERNS),
         categories=("set", "sortedset", "list", "dangerous"),
+        status="partial",
+        note="there is nothing that could be sorted",
     ),
     CommandSpec(
         "migrate",
@@ -386,5 +396,7 @@ ROWS = (
         keys=(KeySpec(("RW", "access", "delete"), first=3), _MIGRATED_KEYS),
         categories=("keyspace", "dangerous"),
         tips=("nondeterministic_output",),
+        status="partial",
+        note="always refused",
     ),
 )

@@ -22,6 +22,8 @@ ROWS = (
         "5.0.0",
         "Make the server a replica of another instance, or promote it as master.",
         "host port | NO ONE",
+        status="partial",
+        note="only NO ONE",
     ),
     CommandSpec(
         "slaveof",
@@ -31,6 +33,8 @@ ROWS = (
         "1.0.0",
         "Make the server a replica of another instance, or promote it as master.",
         "host port | NO ONE",
+        status="partial",
+        note="only NO ONE",
     ),
     CommandSpec(
         "failover",
@@ -49,6 +53,8 @@ ROWS = (
         "2.8.0",
         "Internal command used for replication.",
         "replicationid offset",
+        status="partial",
+        note="always refused",
     ),
     CommandSpec(
         "sync",
@@ -57,6 +63,8 @@ ROWS = (
         "server",
         "1.0.0",
         "Internal command used for replication.",
+        status="partial",
+        note="always refused",
     ),
     CommandSpec(
         "replconf",

@@ -232,6 +232,8 @@ ROWS = (
         complexity="O(N) for a value of N bytes",
         keys=(KeySpec(("OW", "update")),),
         categories=("keyspace", "dangerous"),
+        status="partial",
+        note="as RESTORE",
     ),
     CommandSpec(
         "bgrewriteaof",
@@ -240,5 +242,7 @@ ROWS = (
         "server",
         "1.0.0",
         "Asynchronously rewrite the append-only file.",
+        status="partial",
+        note="always refused: there is no append-only file",
     ),
 )
