@@ -197,6 +197,14 @@ class StoreInterface(Protocol):
         """Presence of each key, in order."""
         ...
 
+    async def lease(self, database: int, keys: Sequence[bytes], until_ms: int) -> int:
+        """Lease the leading keys that are there until a time; how many are safe from eviction till then at least."""
+        ...
+
+    async def unlease(self, database: int, keys: Sequence[bytes]) -> int:
+        """End the leases of some keys; how many had one."""
+        ...
+
     async def scan(self, database: int, cursor: int, count: int) -> tuple[int, list[bytes]]:
         """Next cursor (0 at the end) and about ``count`` live keys.
 

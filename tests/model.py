@@ -50,6 +50,7 @@ class ModelStore:
     limit_keys: int | None = None
     records: dict[tuple[int, bytes], Record] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(("hits", "misses", "expired", "evicted"), 0))
+    leases: dict[tuple[int, bytes], int] = field(default_factory=dict)
     changes: int = 0
     places: int = 0
 
@@ -170,6 +171,21 @@ class ModelStore:
     async def exists(self, database: int, keys: Sequence[bytes]) -> list[bool]:
         """Presence of each key, in order."""
         return [self.live(database, key) is not None for key in keys]
+
+    async def lease(self, database: int, keys: Sequence[bytes], until_ms: int) -> int:
+        """Nothing is ever evicted here: a lease is a promise that is kept anyway."""
+        count = 0
+        for key in keys:
+            record = self.live(database, key)
+            if record is None:
+                break
+            self.leases[database, key] = max(until_ms, self.leases.get((database, key), 0))
+            count += 1
+        return count
+
+    async def unlease(self, database: int, keys: Sequence[bytes]) -> int:
+        """End leases; how many there were."""
+        return sum(self.live(database, key) is not None and self.leases.pop((database, key), 0) > self.now_ms for key in keys)
 
     async def scan(self, database: int, cursor: int, count: int) -> tuple[int, list[bytes]]:
         """Return the keys whose places follow the cursor; a key keeps its place as long as it is there."""

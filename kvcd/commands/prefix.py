@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import takewhile
 from typing import cast
 
-from kvcd.commands.arguments import SYNTAX_ERROR, CommandError, refusal, value_size_bytes, wrong_arity
+from kvcd.commands.arguments import SYNTAX_ERROR, CommandError, parse_integer, refusal, value_size_bytes, wrong_arity
 from kvcd.commands.dispatch import KEY_TOO_LONG
 from kvcd.commands.expiry import deadline_ms
 from kvcd.commands.registry import handles
@@ -82,6 +82,22 @@ def _parse_options(server: ServerState, args: list[bytes]) -> tuple[Condition, i
             break
         position += 2
     return condition, expire_at_ms, parent, position
+
+
+@handles("prefix.lease")
+async def handle_prefix_lease(client: ClientState, server: ServerState, args: list[bytes]) -> Reply:
+    """PREFIX.LEASE milliseconds key [key ...]: how many leading keys are safe from eviction until then."""
+    term_ms = parse_integer(args[1])
+    longest_ms = server.config.number("lease-max-ms")
+    if not 0 < term_ms <= longest_ms:
+        raise CommandError(f"ERR invalid lease time in 'prefix.lease' command, it has 1 to {longest_ms} milliseconds (lease-max-ms)")
+    return await server.store.lease(client.db, args[2:], server.now_ms() + term_ms)
+
+
+@handles("prefix.unlease")
+async def handle_prefix_unlease(client: ClientState, server: ServerState, args: list[bytes]) -> Reply:
+    """PREFIX.UNLEASE key [key ...]: how many of the keys had a lease."""
+    return await server.store.unlease(client.db, args[1:])
 
 
 @handles("prefix.info")

@@ -113,3 +113,26 @@ def test_a_wrong_number_of_arguments() -> None:
     for name in ("MATCH", "GET", "EXISTS", "INFO"):
         assert Service().do(f"PREFIX.{name}") == Error(f"ERR wrong number of arguments for 'prefix.{name.lower()}' command")
     assert Service().do("PREFIX.STATS", "x") == Error("ERR wrong number of arguments for 'prefix.stats' command")
+
+
+def test_leases_cover_the_leading_run_and_end_early(chain: Service) -> None:
+    """Integers: how many are safe, how many were."""
+    assert chain.do("PREFIX.LEASE", 1000, "b0", "b1", "b3", "b4") == 2
+    assert chain.do("prefix.lease", 1, "b3") == 0
+    assert chain.do("PREFIX.UNLEASE", "b0", "b3", "b4") == 1
+    assert chain.do("PREFIX.UNLEASE", "b0") == 0
+
+
+@pytest.mark.parametrize(
+    ("command", "error"),
+    [
+        ((1000,), "ERR wrong number of arguments for 'prefix.lease' command"),
+        (("soon", "b0"), "ERR value is not an integer or out of range"),
+        ((0, "b0"), "ERR invalid lease time in 'prefix.lease' command, it has 1 to 3600000 milliseconds (lease-max-ms)"),
+        ((-5, "b0"), "ERR invalid lease time in 'prefix.lease' command, it has 1 to 3600000 milliseconds (lease-max-ms)"),
+        ((3_600_001, "b0"), "ERR invalid lease time in 'prefix.lease' command, it has 1 to 3600000 milliseconds (lease-max-ms)"),
+    ],
+)
+def test_a_lease_of_an_impossible_time_is_refused(command: tuple[object, ...], error: str) -> None:
+    """The error says what is possible."""
+    assert Service().do("PREFIX.LEASE", *command) == Error(error)
