@@ -11,6 +11,7 @@ from storage.store import MAX_KEY_BYTES
 
 if TYPE_CHECKING:
     from kvcd.config import Config
+    from kvcd.database_order import DatabaseOrder
     from kvcd.persistence import Persistence
     from kvcd.service import Service
     from kvcd.statistics import Statistics
@@ -81,6 +82,7 @@ class ServerState(Protocol):
     service: Service  # what this worker and others make together
     persistence: Persistence
     databases: int
+    order: DatabaseOrder  # which place of the pool each database number means; ``ClientState.db`` is a place
     port: int
     executable: str
     config_file: str  # empty without one
@@ -106,6 +108,10 @@ class ServerState(Protocol):
 
     def changes(self) -> int:
         """Return how often clients of this process changed a value."""
+        ...
+
+    def swap_databases(self, first: int, second: int) -> None:
+        """Exchange two database numbers, for all clients. Raises NotImplementedError, which says why, where that cannot be."""
         ...
 
     def lost_nodes(self) -> list[str]:

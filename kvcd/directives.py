@@ -109,8 +109,8 @@ HONOURED = (
     Directive("maxclients", Kind.INTEGER, "10000", "most connections at a time", CLIENTS, minimum=1, maximum=2**32 - 1),
     Directive("timeout", Kind.INTEGER, "0", "seconds after which an idle connection is closed; 0: never", CLIENTS, maximum=INT32_MAX),
     Directive("maxmemory-clients", Kind.MEMORY_OR_PERCENT, "0",
-              "most bytes of all clients' unfinished requests and unread replies, or a share of maxmemory; the largest are closed above it; "
-              "each of several workers has an even part; 0: no limit", CLIENTS),
+              "most bytes of all clients' unfinished requests and unread replies, or a share of maxmemory; above it the largest are "
+              "closed; each of several workers has an even part; 0: no limit", CLIENTS),
     Directive("client-query-buffer-limit", Kind.MEMORY, "1073741824",
               "most bytes of one client's unfinished request", CLIENTS, minimum=1048576),
     Directive("client-output-buffer-limit", Kind.OUTPUT_LIMITS, "normal 0 0 0 slave 268435456 67108864 60 pubsub 33554432 8388608 60",

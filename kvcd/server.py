@@ -23,6 +23,7 @@ from kvcd.commands.registry import Answering
 from kvcd.config import Config, available_memory_bytes
 from kvcd.context import ClientState, ServerState, SlowReason
 from kvcd.daemon import tell_supervisor
+from kvcd.database_order import DatabaseOrder
 from kvcd.directive import ConfigError, Percent
 from kvcd.fastlane import FastLane
 from kvcd.listeners import Use, possible_clients, raise_descriptor_limit, remove_unix_socket, serve_unix, service_sockets, unix_listener
@@ -32,6 +33,7 @@ from kvcd.run_times import NEVER_NS
 from kvcd.service import SAVE_AT_END, Service
 from kvcd.session import Hub, Session
 from kvcd.statistics import Statistics
+from storage.database_order import read_order, write_order
 from storage.fabric import waiting
 from storage.opening import OpenedPool, open_pool
 from storage.pool import PoolError
@@ -60,6 +62,7 @@ class Server:
         self.log = logs.get_logger("server")
         self.statistics = Statistics()
         self.databases = config.number("databases")
+        self.order = DatabaseOrder(self.databases)
         self.port = config.number("port")
         self.executable = sys.executable
         self.config_file = config.file or ""
@@ -104,6 +107,28 @@ class Server:
             "operations_per_second": self._operations_per_second,
         }
 
+    def swap_databases(self, first: int, second: int) -> None:
+        """Exchange two database numbers: the pool remembers it, and its other front ends look there ten times a second."""
+        if self._pool is None:
+            raise NotImplementedError("ERR SWAPDB is not offered on memory nodes")
+        if self.service.placement.workers > 1:
+            # Their clients would see the change at different times, between any two commands.
+            raise NotImplementedError("ERR SWAPDB is not offered with several workers")
+        self._follow_order()
+        places = self.order.swapped(first, second)
+        write_order(self._pool.pool, places)
+        self._change_order(places)
+
+    def _follow_order(self) -> None:
+        """Another front end of this pool may have swapped databases."""
+        places = None if self._pool is None else read_order(self._pool.pool, self.databases)
+        if places is not None and places != self.order.places:
+            self._change_order(places)
+
+    def _change_order(self, places: list[int]) -> None:
+        self.order.change(places, self._hub.clients.values())
+        self._hub.first_database = places[0]
+
     def lost_nodes(self) -> list[str]:
         """Return the names of memory nodes that do not answer."""
         return [] if self._remote is None else self._remote.lost_nodes()
@@ -131,6 +156,7 @@ class Server:
         self._store = self._open_remote_store() if config.string("pool").startswith("verbs:") else self._open_store()
         self._hub = Hub(self, FastLane(self._store), asyncio.get_running_loop(), logs.get_logger("session"))
         self._hub.next_id = self.service.placement.first_client_id
+        self._follow_order()
         self._apply_limits()
         for name in ("maxmemory", "inflight-share", "pinned-share", "eviction-low-watermark", "eviction-high-watermark"):
             config.on_change(name, lambda _value: asyncio.get_running_loop().call_soon(self._apply_limits))
@@ -303,6 +329,7 @@ class Server:
                 self._tick(interval_s)
 
     def _tick(self, interval_s: float) -> None:
+        self._follow_order()
         if not self._is_maintaining and self.expires_in_background:
             self._is_maintaining = True
             budget_ms = interval_s * 1000 * MAINTENANCE_SHARE

@@ -41,6 +41,7 @@ cdef class Hub:
     cdef readonly uint64_t net_input_bytes
     cdef readonly uint64_t net_output_bytes
     cdef public uint64_t next_id         # of the next client; workers of one service count from different numbers
+    cdef public int first_database       # where in the pool the database is that new clients begin with
     cdef readonly RunTimes times         # of the fast lane
     cdef dict waiting                    # sessions that wait for memory or pins -> since when
     cdef bint waking

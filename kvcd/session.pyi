@@ -10,6 +10,7 @@ class Hub:
     clients: dict[int, Any]
     next_id: int
     times: RunTimes
+    first_database: int
     password_required: bool
     protected: bool
     slow_reasons: int

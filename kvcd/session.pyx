@@ -289,6 +289,7 @@ cdef class Session:
         self.id = hub.next_id
         hub.next_id += 1
         hub.clients[self.id] = self
+        self.db = hub.first_database
         self.authenticated = not hub.password_required
         self.parser.max_bulk_bytes = hub.max_bulk_bytes
 

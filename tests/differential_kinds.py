@@ -151,6 +151,12 @@ def sort(make: Generator) -> list[bytes]:
     return words
 
 
+def swapdb(make: Generator) -> list[bytes]:
+    """Return SWAPDB."""
+    numbers = (b"0", b"1", b"0", b"1", b"2", b"15", b"16", b"-1", b"x", b"")
+    return [b"SWAPDB", make.random.choice(numbers), make.random.choice(numbers)]
+
+
 _REFUSED: tuple[tuple[bytes, ...], ...] = (
     (b"CLUSTER", b"INFO"),
     (b"CLUSTER", b"NODES"),
@@ -254,6 +260,7 @@ KINDS: tuple[tuple[int, Kind], ...] = (
     (2, move),
     (2, sort),
     (4, looked_into),
+    (1, swapdb),
     (1, lambda make: [b"DUMP", make.key()]),
 )
 

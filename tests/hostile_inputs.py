@@ -127,9 +127,14 @@ CASES = (
         _error("DUMP payload version or checksum are wrong"),
         closes=False,
     ),
-    Hostile("a script", b"EVAL while(1)end 0\r\n", _error("unknown command 'EVAL', with args beginning with: 'while(1)end' '0' "), closes=False,
-            differs="redis-server runs scripts"),
-)  # fmt: skip
+    Hostile(
+        "a script",
+        b"EVAL while(1)end 0\r\n",
+        _error("unknown command 'EVAL', with args beginning with: 'while(1)end' '0' "),
+        closes=False,
+        differs="redis-server runs scripts",
+    ),
+)
 
 # What a table of bytes cannot show has a test of its own.
 _OTHERS = (

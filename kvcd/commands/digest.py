@@ -31,10 +31,10 @@ def digest_of(entry: Entry, begin: bytes = bytes(DIGEST_BYTES)) -> bytes:
 async def digest_of_all(server: ServerState) -> bytes:
     """Return the digest of every key of every database."""
     total = bytes(DIGEST_BYTES)
-    for database in range(server.databases):
+    for number, database in enumerate(server.order.places):
         if not server.store.database_size(database).keys:
             continue
-        total = _followed_by(total, database.to_bytes(4, "big"))
+        total = _followed_by(total, number.to_bytes(4, "big"))
         seen: set[bytes] = set()
         cursor = 0
         while True:

@@ -268,10 +268,10 @@ def _cluster(server: ServerState, totals: Tally) -> Fields:
 
 def _keyspace(server: ServerState, totals: Tally) -> Fields:
     fields: Fields = {}
-    for database in range(server.databases):
-        size = server.store.database_size(database)
+    for number, place in enumerate(server.order.places):
+        size = server.store.database_size(place)
         if size.keys:
-            fields[f"db{database}"] = f"keys={size.keys},expires={size.expires},avg_ttl=0"
+            fields[f"db{number}"] = f"keys={size.keys},expires={size.expires},avg_ttl=0"
     return fields
 
 

@@ -55,8 +55,8 @@ async def handle_stats(client: ClientState, server: ServerState, args: list[byte
         b"lua.caches": 0,
         b"functions.caches": 0,
     }
-    for database in range(server.databases):
-        size = server.store.database_size(database)
+    for database, place in enumerate(server.order.places):
+        size = server.store.database_size(place)
         if size.keys:
             overhead: dict[object, object] = {b"overhead.hashtable.main": index_bytes * size.keys // max(keys, 1)}
             overhead |= {b"overhead.hashtable.expires": 0, b"overhead.hashtable.slot-to-keys": 0}

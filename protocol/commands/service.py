@@ -220,6 +220,8 @@ ROWS = (
         "Swaps two Redis databases.",
         "index1 index2",
         categories=("keyspace", "dangerous"),
+        status="partial",
+        note="with one worker and a pool in memory or a file; refused with several workers and on memory nodes",
     ),
     CommandSpec(
         "restore-asking",

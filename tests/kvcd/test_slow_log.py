@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kvcd.latency import bucket_of, border_us
+from kvcd.latency import border_us, bucket_of
 from kvcd.slow_log import SlowLog, without_secrets
 from protocol.replies import OK, Error
 from tests.kvcd.service import Service
