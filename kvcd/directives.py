@@ -120,6 +120,10 @@ HONOURED = (
     Directive("maxmemory-policy", Kind.CHOICE, "allkeys-prefix",
               "what gives way when that is reached (redis-server's default is noeviction)",
               MEMORY, choices=EVICTION_POLICIES),
+    Directive("lfu-log-factor", Kind.INTEGER, "10", "how slowly the counter of the lfu policies grows with accesses",
+              MEMORY, maximum=INT32_MAX),
+    Directive("lfu-decay-time", Kind.INTEGER, "1", "minutes without an access after which that counter falls by one; 0: it never does",
+              MEMORY, maximum=INT32_MAX),
     Directive("save", Kind.SAVE_POINTS, "",
               "save a snapshot when so many seconds have passed with so many changes, and at the end (redis-server's default is "
               "3600 1 300 100 60 10000); empty: only when asked to", SNAPSHOTS),

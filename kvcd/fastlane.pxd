@@ -8,6 +8,7 @@ from protocol.parser cimport RequestParser
 from protocol.writer cimport OutBuffer
 from storage.batch cimport Batch, Request
 from storage.cluster cimport Cluster
+from storage.reuse cimport ChainWorth
 from storage.store cimport Store
 
 cdef enum FastCommand:
@@ -52,6 +53,7 @@ cdef struct Chain:
     uint32_t place     # blocks of the chain before the next one
     uint32_t made      # accesses that were counted since it began
     uint32_t unknown   # keys that its look-up named and that are neither there nor remembered
+    ChainWorth worth   # of its blocks
     uint32_t strange   # blocks of it that were stored and had never been heard of
 
 # One command of the run and its requests.

@@ -50,7 +50,7 @@ from storage.batch cimport (
 from storage.cluster cimport Cluster, Node
 from storage.engine cimport Engine
 from storage.reclaim cimport PIN_ROOM, Reclaimer
-from storage.reuse cimport GHOST_BYTES, Ghost
+from storage.reuse cimport GHOST_BYTES, ChainWorth, Ghost
 from storage.staging cimport PinnedValue, StagedValue, take_pin
 from storage.store cimport Store
 from storage.words cimport Heat
@@ -554,6 +554,7 @@ cdef class FastLane:
         cdef Engine engine
         cdef Heat heat
         cdef Ghost ghost
+        cdef ChainWorth worth = self.chain.worth, before
         cdef bint is_tail
         cdef uint64_t offset
         if node.engine.reuse.evicted_at == 0:
@@ -588,16 +589,18 @@ cdef class FastLane:
             if not request.has_ghost:
                 memset(&heat, 0, sizeof(heat))
             if admitted == count:
-                engine.reuse.preview(&heat, request.has_ghost, self._behind(place + i), unknown[0], is_tail)
+                before = worth
+                engine.reuse.preview(&heat, request.has_ghost, self._behind(place + i), unknown[0], is_tail, &worth)
                 if not node.policy.refuses(&heat, new):
                     new += 1
                     continue
                 admitted = i
+                worth = before
                 heat = request.heat
                 if not request.has_ghost:
                     memset(&heat, 0, sizeof(heat))
             engine.reuse.begin()
-            engine.reuse.access(&heat, request.has_ghost, self._behind(place + i), unknown[0], is_tail, True)
+            engine.reuse.access(&heat, request.has_ghost, self._behind(place + i), unknown[0], is_tail, True, &worth)
             engine.reuse.end()
             if request.ghosts != NULL:
                 offset = engine.reuse.bucket_offset(request.tag)
@@ -638,7 +641,9 @@ cdef class FastLane:
             return RUN_WAITS
         if self.batch.count:
             self.cluster.now_ms = self.now_ms
+            self.batch.chain = self.chain.worth
             self.cluster.run(self.batch)
+            self.chain.worth = self.batch.chain
         for i in range(self.pending_count):
             self._answer(&self.pending[i], out, resp, chunks)
         for number, staged in self.staged:

@@ -158,6 +158,8 @@ class Server:
         self._hub.next_id = self.service.placement.first_client_id
         self._follow_order()
         self._apply_limits()
+        for name in ("lfu-log-factor", "lfu-decay-time"):
+            config.on_change(name, lambda _value: asyncio.get_running_loop().call_soon(self._apply_limits))
         for name in ("maxmemory", "inflight-share", "pinned-share", "eviction-low-watermark", "eviction-high-watermark"):
             config.on_change(name, lambda _value: asyncio.get_running_loop().call_soon(self._apply_limits))
         for name in ("maxclients", "requirepass", "protected-mode"):
@@ -275,6 +277,7 @@ class Server:
         config, hub = self.config, self._hub
         self._store.set_maxmemory(config.number("maxmemory"))
         self._store.set_shares(inflight=_share(config, "inflight-share"), pinned=_share(config, "pinned-share"))
+        self._store.set_frequency(log_factor=config.number("lfu-log-factor"), decay_minutes=config.number("lfu-decay-time"))
         self._store.set_protection(
             lookup_ms=config.number("lookup-protection-ms"), lookup_share=_share(config, "lookup-protection-share"),
             lease_share=_share(config, "lease-share"),

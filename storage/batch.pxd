@@ -5,6 +5,7 @@ cimport cython
 from libc.stdint cimport int16_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from storage.fabric.base cimport FabricOp
+from storage.reuse cimport ChainWorth
 from storage.words cimport MAX_DATABASES, Heat
 
 
@@ -185,6 +186,7 @@ cdef class Batch:
     cdef ArenaBlock *block
     cdef int64_t now_ms          # when it began: a value that expired later was there when it was looked at
     cdef uint32_t now32
+    cdef ChainWorth chain        # of the connection whose batch it is
     cdef size_t request_bytes
     cdef Request *add(self) noexcept nogil
     cdef void clear(self) noexcept nogil

@@ -424,6 +424,8 @@ cdef bint plan_value(Engine engine, Batch batch, Request *request) noexcept nogi
             return False
     else:
         location = engine.allocator.allocate_cell(request.new_class)
+        if location < 0 and keep:
+            location = engine.allocator.allocate_beyond(request.new_class)  # nothing grows: the old cell comes free
         if location < 0:
             request.state = AWAIT_MEMORY
             return False
@@ -881,7 +883,7 @@ cdef void account(Engine engine, Batch batch, Request *request, bint is_known) n
     request.heat.last_ms = engine.used_at(batch, request, request.heat.last_ms if is_known else 0)
     if engine.reuse.is_on and not request.is_accounted:
         request.is_accounted = True
-        engine.reuse.access(&request.heat, is_known, request.place, request.unknown, (request.flags & IS_TAIL) != 0, True)
+        engine.reuse.access(&request.heat, is_known, request.place, request.unknown, (request.flags & IS_TAIL) != 0, True, &batch.chain)
 
 
 cdef void publish(Engine engine, Batch batch, Request *request) noexcept nogil:

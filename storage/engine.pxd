@@ -13,7 +13,7 @@ from storage.pages cimport PageAllocator
 from storage.pool cimport Pool
 from storage.reclaim cimport Reclaimer
 from storage.reuse cimport Reuse
-from storage.words cimport MAX_DATABASES
+from storage.words cimport MAX_DATABASES, Heat
 
 
 cdef enum RequestState:
@@ -85,6 +85,8 @@ cdef class Engine:
     cdef readonly PageAllocator allocator
     cdef Reclaimer reclaimer
     cdef Room room
+    cdef uint32_t frequency_log_factor      # Redis's lfu-log-factor,
+    cdef uint32_t frequency_decay_minutes   # and lfu-decay-time; 0: none
     cdef Leases leases
     cdef uint32_t lookup_protection_ms
     cdef readonly Reuse reuse        # switched on under allkeys-prefix
@@ -124,6 +126,7 @@ cdef class Engine:
     cdef void read_sets(self, Batch batch, Request *request, uint32_t count) noexcept nogil
     cdef int find_candidate(self, Request *request, int from_number) noexcept nogil
     cdef void queue_expired(self, uint32_t slot, uint64_t word) noexcept nogil
+    cdef uint32_t frequency_now(self, const Heat *heat) noexcept nogil
     cdef void touch_last(self, Batch batch, Request *request, bint is_lookup) noexcept nogil
     cdef uint32_t used_at(self, Batch batch, Request *request, uint32_t before) noexcept nogil
     cdef void lower_overflow(self, uint64_t home) noexcept nogil

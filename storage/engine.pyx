@@ -112,6 +112,8 @@ cdef class Engine:
         self.leases = Leases(pool)
         self.lookup_protection_ms = 5000
         self.reuse = Reuse(pool)
+        self.frequency_log_factor = 10
+        self.frequency_decay_minutes = 1
         self.expiry_batch = Batch(64)
         self.database_count = 16
         self.random_state = <uint64_t>0x9E3779B97F4A7C15 ^ (<uint64_t>pool.front_end << 32)  # not all the same samples
@@ -650,6 +652,14 @@ cdef class Engine:
         location.stamp = request.stamp
         location.epoch = request.epoch
         location.expire_at_ms = request.out_expire_ms if word_has_ttl(request.word) else -1
+
+    cdef uint32_t frequency_now(self, const Heat *heat) noexcept nogil:
+        """The LFU counter as of now: one less for each decay time since the last access."""
+        cdef int32_t idle_ms = <int32_t>(<uint32_t>self.now_ms - heat.last_ms)  # another front end's clock may be ahead
+        cdef uint32_t periods = 0
+        if self.frequency_decay_minutes and idle_ms > 0:
+            periods = <uint32_t>idle_ms // 60000 // self.frequency_decay_minutes
+        return heat.frequency - periods if periods < heat.frequency else 0
 
     cdef uint32_t used_at(self, Batch batch, Request *request, uint32_t before) noexcept nogil:
         """The time of this access as heat holds it. Who looked for it a moment ago is still promised that it is there."""

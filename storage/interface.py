@@ -52,6 +52,7 @@ class Entry:
     token: int
     idle_s: int = 0
     hits: int = 0
+    frequency: int = 0  # Redis's LFU counter, 0 to 255, as of now
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +83,32 @@ class PrefixInfo:
     size_bytes: int
     lease_until_ms: int  # 0 without a lease
     node: int
+
+
+@dataclass(frozen=True, slots=True)
+class HotBlock:
+    """One of the hottest blocks of a database (PREFIX.TOP)."""
+
+    key: bytes
+    own_hash: int
+    parent_hash: int  # 0 without a parent
+    depth: int
+    hits: int
+    heat: float  # hits, halved for every ten minutes since the last use
+    last_use_ms: int  # Unix time in milliseconds
+    size_bytes: int
+
+
+class Survey(Protocol):
+    """Looks at all blocks of a database, slice by slice."""
+
+    def step(self) -> bool:
+        """Look at the next slice; False when all was looked at."""
+        ...
+
+    def result(self) -> list[HotBlock]:
+        """Return the hottest blocks found, in no order."""
+        ...
 
 
 class StagedValue(Protocol):
@@ -222,6 +249,10 @@ class StoreInterface(Protocol):
 
     async def flush(self, database: int | None) -> None:
         """Empty one database, or all of them."""
+        ...
+
+    def survey(self, database: int) -> Survey:
+        """Begin to look for the hottest blocks of a database."""
         ...
 
     async def prefix_info(self, database: int, key: bytes) -> PrefixInfo | None:

@@ -56,8 +56,7 @@ from storage.words cimport (
 )
 
 cdef enum:
-    FREQUENCY_LOG_FACTOR = 10 # Redis's lfu-log-factor
-    FREQUENCY_INITIAL = 5     # and LFU_INIT_VAL
+    FREQUENCY_INITIAL = 5     # Redis's LFU_INIT_VAL
 
 
 cdef void step_lookup(Engine engine, Batch batch, Request *request) noexcept nogil:
@@ -351,23 +350,20 @@ cdef void next_candidate(Engine engine, Batch batch, Request *request) noexcept 
 
 
 cdef void warm(Engine engine, Batch batch, Request *request) noexcept nogil:
-    """Heat of one access: time, hits, and Redis's logarithmic frequency counter (LFU, 8 bits, one decay a minute)."""
+    """Heat of one access: time, hits, and Redis's logarithmic frequency counter (LFU, 8 bits)."""
     cdef FabricOp *op
-    cdef int32_t elapsed_ms = <int32_t>(batch.now32 - request.heat.last_ms)  # another front end's clock may be ahead
-    cdef uint32_t idle = <uint32_t>elapsed_ms // 60000 if elapsed_ms > 0 else 0
-    cdef uint32_t frequency = request.heat.frequency
-    cdef uint32_t base
-    frequency = frequency - idle if idle < frequency else 0
+    cdef uint32_t frequency = engine.frequency_now(&request.heat)
+    cdef double base
     if frequency < 255:
         base = frequency - FREQUENCY_INITIAL if frequency > FREQUENCY_INITIAL else 0
-        if (engine.next_random() >> 11) * (1.0 / 9007199254740992.0) < 1.0 / (base * FREQUENCY_LOG_FACTOR + 1):
+        if (engine.next_random() >> 11) * (1.0 / 9007199254740992.0) < 1.0 / (base * engine.frequency_log_factor + 1):
             frequency += 1
     request.heat.frequency = <uint8_t>frequency
     request.heat.last_ms = engine.used_at(batch, request, request.heat.last_ms)
     if request.heat.hits < 65535:
         request.heat.hits += 1
     if engine.reuse.is_on:
-        engine.reuse.access(&request.heat, True, request.place, 0, (request.flags & IS_TAIL) != 0, False)
+        engine.reuse.access(&request.heat, True, request.place, 0, (request.flags & IS_TAIL) != 0, False, &batch.chain)
     op = append_operation(&batch.round.trailing)
     op.opcode = OP_WRITE
     op.offset = engine.pool.heat_offset(request.slot)

@@ -49,6 +49,7 @@ cdef class EvictionPolicy(Room):
     cdef uint64_t measured_at      # accesses of this front end at the last look
     cdef Batch evictions
     cdef LookupProtection protection
+    cdef bint is_ahead                 # nobody waits for what goes now
     cdef bint is_forced                # nothing else is left: what was just looked up may go too
     cdef Turnstile turnstile           # one stack at a time samples, evicts and sweeps
     cdef bint _evict_for(self, uint32_t cell_class, bint wants_page) noexcept nogil

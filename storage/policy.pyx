@@ -258,7 +258,9 @@ cdef class EvictionPolicy(Room):
             return False
         self.refilled_count = 0
         self.engine.allocator.release_spares()
+        self.is_ahead = True
         evicted = self._evict_for(0, True)
+        self.is_ahead = False
         self.engine.reclaimer.collect(True)
         self.turnstile.leave()
         return evicted
@@ -351,8 +353,8 @@ cdef class EvictionPolicy(Room):
             together = VICTIMS_TOGETHER if CELL_BYTES[cell_class] < SMALL_VICTIM_BYTES else VICTIMS_TOGETHER // 2
         self.is_forced = False
         self._sample()
-        if self.pool_count == 0 and self.protection.window_ms:
-            # Looking for keys must not keep others from storing theirs.
+        if self.pool_count == 0 and self.protection.window_ms and not self.is_ahead:
+            # Looking for keys must not keep others from storing theirs; ahead of need what is protected stays.
             self.is_forced = True
             self._sample()
         if self._drop_stale(changes):
@@ -388,8 +390,8 @@ cdef class EvictionPolicy(Room):
             self._survey()
         if self.rule == RULE_REUSE:
             self._refill_by_reuse(REUSE_SAMPLES)
-        elif self.pool_count <= POOL_SIZE - VICTIMS_PER_REFILL:
-            self._refill()
+        elif self.pool_count <= POOL_SIZE - (1 if self.volatile_only else VICTIMS_PER_REFILL):
+            self._refill()  # of samples many have no TTL, while Redis draws from those that have one
 
     cdef void _survey(self) noexcept nogil:
         """Draw some residents, for how much of the memory is protected."""
@@ -545,7 +547,7 @@ cdef class EvictionPolicy(Room):
         cdef uint64_t words[REUSE_SAMPLES]
         cdef uint32_t slots[REUSE_SAMPLES]
         cdef uint32_t positions[REUSE_SAMPLES]
-        cdef uint32_t count, i, chosen, misses = 0, found = 0, checked
+        cdef uint32_t count, i, chosen, misses = 0, found = 0, checked, before
         cdef double worst
         cdef Candidate candidate
         cdef bint several = self.engine.pool.front_end_high_water > 1
@@ -560,6 +562,7 @@ cdef class EvictionPolicy(Room):
                 continue
             if self.resident_count == 0:
                 return False
+            before = self.resident_count
             count = samples if self.resident_count > samples else self.resident_count
             memset(ops, 0, count * sizeof(FabricOp))
             for i in range(count):
@@ -620,6 +623,8 @@ cdef class EvictionPolicy(Room):
                 if word_state(words[i]) != STATE_LIVE:
                     if positions[i] < self.resident_count and self.residents[positions[i]] == slots[i]:
                         self._forget(positions[i])
+            if self.resident_count < before:
+                misses = 1  # among many that are gone: the next look finds fewer of these
         return self.pool_count > 0
 
     cdef bint _refill(self) noexcept nogil:
@@ -632,7 +637,7 @@ cdef class EvictionPolicy(Room):
         cdef uint32_t positions[SAMPLES]
         cdef uint32_t slots[SAMPLES]
         cdef bint leased[SAMPLES]
-        cdef uint32_t count, i, misses = 0, found = 0, slot
+        cdef uint32_t count, i, misses = 0, found = 0, slot, before
         cdef Candidate candidate
         cdef bint several = self.engine.pool.front_end_high_water > 1
         while found == 0 and misses < MISSES_LIMIT:
@@ -645,6 +650,7 @@ cdef class EvictionPolicy(Room):
                 continue
             if self.resident_count == 0:
                 break
+            before = self.resident_count
             count = SAMPLES if self.resident_count > SAMPLES else self.resident_count
             memset(ops, 0, sizeof(ops))
             memset(expiry_ops, 0, sizeof(expiry_ops))
@@ -696,18 +702,18 @@ cdef class EvictionPolicy(Room):
                     slot = self.residents[positions[count - 1 - i]]
                     if ops[count - 1 - i].offset == self.engine.pool.slot_offset(slot):
                         self._forget(positions[count - 1 - i])
+            if self.resident_count < before:
+                misses = 1  # among many that are gone: the next look finds fewer of these
         return found > 0
 
     cdef double _score(self, Heat *heat, int64_t expire_at_ms) noexcept nogil:
         """How much an entry deserves to go."""
         cdef double idle_ms = <double>(<uint32_t>self.engine.now_ms - heat.last_ms) + 1
-        cdef uint32_t idle_minutes
         if self.rule == RULE_REUSE:
             # Less the clock: the same at any time, so that candidates of earlier samples compare.
             return self.engine.reuse.age(heat) - <double>self.engine.reuse.clock
         if self.rule == RULE_LFU:
-            idle_minutes = (<uint32_t>self.engine.now_ms - heat.last_ms) // 60000 if idle_ms < 2147483648.0 else 0
-            return 256.0 - (heat.frequency - idle_minutes if idle_minutes < heat.frequency else 0) + idle_ms / 4294967296.0
+            return 256.0 - self.engine.frequency_now(heat) + idle_ms / 4294967296.0
         if self.rule == RULE_RANDOM:
             return 1.0
         if self.rule == RULE_TTL:

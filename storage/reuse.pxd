@@ -25,6 +25,11 @@ cdef packed struct Ghost:
     uint8_t flags
     uint8_t spare
 
+# What the blocks of the chain at hand are worth, over the accesses of one connection: none of them more than one before it.
+cdef struct ChainWorth:
+    float octaves           # the least so far
+    uint32_t place          # of the last block
+
 
 @cython.final
 cdef class Reuse:
@@ -60,8 +65,8 @@ cdef class Reuse:
     cdef uint32_t take_pending(self) noexcept nogil
     cdef void note_clock(self, uint64_t seen) noexcept nogil
     cdef void set_capacity(self, uint64_t blocks) noexcept nogil
-    cdef void access(self, Heat *heat, bint is_known, uint32_t place, uint32_t unknown, bint is_tail, bint is_stored) noexcept nogil
-    cdef void preview(self, Heat *heat, bint is_known, uint32_t place, uint32_t unknown, bint is_tail) noexcept nogil
+    cdef void access(self, Heat *heat, bint is_known, uint32_t place, uint32_t unknown, bint is_tail, bint is_stored, ChainWorth *chain) noexcept nogil
+    cdef void preview(self, Heat *heat, bint is_known, uint32_t place, uint32_t unknown, bint is_tail, ChainWorth *chain) noexcept nogil
     cdef void _learn(self, const Heat *heat, double interval) noexcept nogil
     cdef double age(self, const Heat *heat) noexcept nogil
     cdef bint is_full(self) noexcept nogil
@@ -70,9 +75,11 @@ cdef class Reuse:
     cdef uint64_t bucket_offset(self, uint64_t tag) noexcept nogil
     cdef bint find_ghost(self, const char *bucket, uint64_t tag, Heat *heat, uint32_t *place) noexcept nogil
     cdef uint32_t make_ghost(self, const char *bucket, uint64_t tag, const Heat *heat, Ghost *ghost) noexcept nogil
-    cdef void _compute(self, Heat *heat, bint is_known, double interval, uint32_t unknown, bint is_tail, bint is_stored) noexcept nogil
+    cdef void _compute(
+        self, Heat *heat, bint is_known, double interval, uint32_t place, uint32_t unknown, bint is_tail, bint is_stored, ChainWorth *chain
+    ) noexcept nogil
     cdef void _advance(self) noexcept nogil
-    cdef void _judge(self) noexcept nogil
+    cdef void _judge(self, int64_t ticks) noexcept nogil
     cdef double _threshold(self, const int32_t *ring, double blocks) noexcept nogil
     cdef int64_t _clamped(self, int64_t key) noexcept nogil
     cdef bint _is_recent(self, const Ghost *ghost) noexcept nogil

@@ -27,7 +27,10 @@ cdef enum:
     MEDIAN_CAPACITIES = 16  # the median is at most so many capacities
     DECAY_MEDIANS = 10      # a count falls to 1/e in so many medians
     TAIL_PENALTY_LIMIT = 4
-    MEMORY_TICKS = 256      # of the duel: 16 capacities
+    MEMORY_CAPACITIES = 16  # accesses that the duel remembers, in capacities,
+    MEMORY_LEAST = 25600    # and at least: of a small cache's 16 capacities a hundredth would be less than chance
+    MOST_LEAD = 2           # limits that the rule's lead counts for at most: it may be from another load
+    MOST_LAG = 3
     LEAST_SHIFT = 2
     GHOST_CAPACITIES = 16   # so many ghosts are kept, in capacities
 
@@ -143,11 +146,12 @@ cdef class Reuse:
     # ----------------------------------------------------------------- access
 
     cdef void access(
-        self, Heat *heat, bint is_known, uint32_t place, uint32_t unknown, bint is_tail, bint is_stored
+        self, Heat *heat, bint is_known, uint32_t place, uint32_t unknown, bint is_tail, bint is_stored, ChainWorth *chain
     ) noexcept nogil:
         """A block was asked for or stored: ``heat`` is what was known of it, and becomes what is known now.
 
         ``place``: blocks of its request before it. ``unknown``: blocks that were stored with it and never heard of.
+        ``chain``: what those before it are worth; the accesses of a chain come in its order.
         """
         cdef uint64_t now = self.moment - (place if place < PLACES_LIMIT else PLACES_LIMIT)
         cdef int64_t last, key
@@ -167,9 +171,9 @@ cdef class Reuse:
             interval = <double>(<int64_t>now - last)
             interval = interval if interval > 0 else 0
             self._learn(heat, interval)
-            self._compute(heat, True, interval, unknown, is_tail, is_stored)
+            self._compute(heat, True, interval, place, unknown, is_tail, is_stored, chain)
         else:
-            self._compute(heat, False, 0, unknown, is_tail, is_stored)
+            self._compute(heat, False, 0, place, unknown, is_tail, is_stored, chain)
         self.made[is_tail] += 1
         heat.last = <uint32_t>now
         if self.evicted_at:
@@ -188,14 +192,16 @@ cdef class Reuse:
             return <int64_t>self.clock - reach
         return key
 
-    cdef void preview(self, Heat *heat, bint is_known, uint32_t place, uint32_t unknown, bint is_tail) noexcept nogil:
-        """What ``access`` would make of a block's heat. Nothing is learned from it."""
+    cdef void preview(
+        self, Heat *heat, bint is_known, uint32_t place, uint32_t unknown, bint is_tail, ChainWorth *chain
+    ) noexcept nogil:
+        """What ``access`` would make of a block's heat, and of ``chain``. Nothing is learned from it."""
         cdef uint64_t now = self.clock - (place if place < PLACES_LIMIT else PLACES_LIMIT)
         cdef double interval = 0
         is_known = is_known and heat.flags & HEAT_COUNTED
         if is_known:
             interval = <double><int32_t>(<uint32_t>now - heat.last)
-        self._compute(heat, is_known, interval if interval > 0 else 0, unknown, is_tail, True)
+        self._compute(heat, is_known, interval if interval > 0 else 0, place, unknown, is_tail, True, chain)
         heat.last = <uint32_t>now
 
     cdef void _learn(self, const Heat *heat, double interval) noexcept nogil:
@@ -212,7 +218,7 @@ cdef class Reuse:
         self.median_inverse = 1.0 / self.median
 
     cdef void _compute(
-        self, Heat *heat, bint is_known, double interval, uint32_t unknown, bint is_tail, bint is_stored
+        self, Heat *heat, bint is_known, double interval, uint32_t place, uint32_t unknown, bint is_tail, bint is_stored, ChainWorth *chain
     ) noexcept nogil:
         cdef float count = 1.0, weight
         if is_known:
@@ -223,6 +229,11 @@ cdef class Reuse:
             weight -= <float>UNKNOWN_WEIGHT * log2f(<float>(1 + unknown))
         if is_tail and is_stored:
             weight -= <float>self.tail_penalty
+        # Without its head a block is of no use, however well it is remembered while its head is not.
+        if place > chain.place and weight > chain.octaves:
+            weight = chain.octaves
+        chain.octaves = weight
+        chain.place = place
         heat.bonus = narrow(<float>self.median * weight)
         heat.flags = (heat.flags & HEAT_LEASED) | HEAT_COUNTED | (HEAT_TAIL if is_tail else 0)
 
@@ -269,7 +280,7 @@ cdef class Reuse:
     cdef void _advance(self) noexcept nogil:
         """The clock has reached further buckets: empty those that come into the window, and judge."""
         cdef int64_t reached = <int64_t>(self.clock >> self.shift)
-        cdef int64_t bucket = self.tick + 1
+        cdef int64_t bucket = self.tick + 1, ticks
         cdef double half
         if reached == self.tick or self.evicted_at == 0:
             return
@@ -279,8 +290,9 @@ cdef class Reuse:
             self.by_last[(bucket + RING_BUCKETS // 2) & (RING_BUCKETS - 1)] = 0
             self.by_key[(bucket + RING_BUCKETS // 2) & (RING_BUCKETS - 1)] = 0
             bucket += 1
+        ticks = reached - self.tick
         self.tick = reached
-        self._judge()
+        self._judge(ticks)
         half = self.made[0] + self.made[1]
         if half > WINDOW * self.capacity * self.share + 1000:
             self.made[0] /= 2
@@ -293,13 +305,19 @@ cdef class Reuse:
             ))
             self.tail_penalty = 0 if half < 0 else (TAIL_PENALTY_LIMIT if half > TAIL_PENALTY_LIMIT else half)
 
-    cdef void _judge(self) noexcept nogil:
+    cdef void _judge(self, int64_t ticks) noexcept nogil:
+        """Who leads, so many buckets of the rings after the last time."""
         cdef double blocks = self.capacity * self.share
         cdef double limit = LIMIT_SHARE * blocks + LIMIT_LEAST
+        cdef double memory = MEMORY_CAPACITIES * blocks if MEMORY_CAPACITIES * blocks > MEMORY_LEAST else MEMORY_LEAST
         cdef bint before = self.follows_rule
         self.last_threshold = self._threshold(self.by_last, blocks)
         self.key_threshold = self._threshold(self.by_key, blocks)
-        self.duel *= 1.0 - 1.0 / MEMORY_TICKS
+        self.duel *= exp2f(<float>(-1.4427 * ticks * self.share * (<uint64_t>1 << self.shift) / memory))
+        if self.duel > MOST_LEAD * limit:
+            self.duel = MOST_LEAD * limit
+        if self.duel < -MOST_LAG * limit:
+            self.duel = -MOST_LAG * limit
         if self.duel < -limit:
             self.follows_rule = False
         elif self.duel > 0:

@@ -80,6 +80,7 @@ cdef class Store:
         self.databases = databases
         self.policy_name = policy
         self.shares = (0.25, 0.25)
+        self.frequency = (10, 1)
         self.lookup_protection = (5000, 0.1)
         self.desk = LeaseDesk(cluster)
         self.watermarks = (0.0, 0.0)
@@ -95,6 +96,7 @@ cdef class Store:
             return
         node.engine.database_count = self.databases
         node.policy.choose(self.policy_name)
+        node.engine.frequency_log_factor, node.engine.frequency_decay_minutes = self.frequency
         self._protect(node)
         node.engine.allocator.set_limit_bytes(self.maxmemory // self.cluster.node_count)
         self.staging.set_limit_bytes(<uint64_t>(
@@ -224,6 +226,12 @@ cdef class Store:
             node.policy.choose(name)
         self.policy_name = name
 
+    def set_frequency(self, *, uint32_t log_factor, uint32_t decay_minutes) -> None:
+        """How slowly the LFU counter grows with accesses, and after how many minutes without one it falls by one (0: never)."""
+        self.frequency = (log_factor, decay_minutes)
+        for node in self.cluster.nodes:
+            self._settle(node)
+
     def _nodes(self) -> list:
         """The nodes that answer."""
         return [node for node in self.cluster.nodes if not (<Node>node).is_lost()]
@@ -272,6 +280,7 @@ cdef class Store:
         return Entry(
             data, request.out_bytes, request.out_expire_ms, ValueType(request.out_type), (<object>request.slot << 64) | request.word,
             (<uint32_t>self.cluster.now_ms - request.last_ms_before) // 1000, request.heat.hits,
+            self.cluster.engine_of(request).frequency_now(&request.heat),
         )
 
     cdef PinnedValue _take_pin(self, Request *request):
@@ -706,7 +715,7 @@ cdef class Store:
         engine.leases.flush(engine.now_ms)
         policy.measure()
         # Each of these looks is a round trip, ten times a second and for nothing most of the time: there a little at a time.
-        node.headroom.set_marks(several)
+        node.headroom.set_marks(engine.pool.front_end_high_water > 1)
         sparing = budget_ms < SPARING_BELOW_MS and (engine.pool.fabric.is_remote or (several and total_expires <= 0))
         if several:
             if sparing:
@@ -765,6 +774,12 @@ cdef class Store:
         return False
 
     # -------------------------------------------------------------------- chains
+
+    def survey(self, int database):
+        """Begin to look for the hottest blocks of a database."""
+        from storage.hottest import HotSurvey  # it looks into stores
+
+        return HotSurvey(self, database)
 
     async def prefix_info(self, int database, bytes key):
         """Chain facts of one key, or None when it is absent. Counting children looks at every resident."""

@@ -11,6 +11,7 @@ from storage.interface import (
     Condition,
     DatabaseSize,
     Entry,
+    HotBlock,
     Payload,
     PrefixInfo,
     Status,
@@ -210,6 +211,10 @@ class ModelStore:
             if database in (None, number):
                 del self.records[number, key]
 
+    def survey(self, database: int) -> ModelSurvey:
+        """Begin to look for the hottest blocks of a database."""
+        return ModelSurvey(self, database)
+
     async def prefix_info(self, database: int, key: bytes) -> PrefixInfo | None:
         """Return the chain facts of one key."""
         record = self.live(database, key)
@@ -247,3 +252,27 @@ class ModelStore:
     def memory(self) -> dict[str, int | float | str]:
         """Return what INFO needs of the pool."""
         return {"used_bytes": self.used_bytes(), "limit_bytes": self.limit_bytes or 0}
+
+
+@dataclass
+class ModelSurvey:
+    """Implements ``storage.interface.Survey`` in one step."""
+
+    store: ModelStore
+    database: int
+    blocks: list[HotBlock] = field(default_factory=list)
+
+    def step(self) -> bool:
+        """Look at everything."""
+        store = self.store
+        for key in store.live_keys(self.database):
+            record = store.records[self.database, key]
+            if record.hits:
+                parent = hash(record.parent) if record.parent is not None else 0
+                size = len(record.value)
+                self.blocks.append(HotBlock(key, hash(key), parent, 0, record.hits, float(record.hits), record.last_use_ms, size))
+        return False
+
+    def result(self) -> list[HotBlock]:
+        """Return what was found."""
+        return self.blocks

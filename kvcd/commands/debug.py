@@ -9,7 +9,7 @@ from kvcd import logs
 from kvcd.commands.arguments import CommandError, parse_integer, refusal, shown
 from kvcd.commands.digest import DIGEST_BYTES, digest_of, digest_of_all
 from kvcd.commands.help import help_lines
-from kvcd.commands.object import encoding, reference_count
+from kvcd.commands.objects import encoding, reference_count
 from kvcd.commands.registry import handles
 from kvcd.context import ClientState, ServerState
 from kvcd.directive import ConfigError, memory_bytes

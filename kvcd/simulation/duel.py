@@ -9,8 +9,11 @@ from kvcd.simulation.heat import Heat
 _BUCKETS = 1024
 _BUCKETS_PER_CAPACITY = 16  # so the ring reaches 32 capacities back and as far ahead; 8 gave the same
 _MEMORY = 16  # capacities' worth of accesses; 8 took noise of the real trace for a reason to change
+_MEMORY_LEAST = 25_600  # accesses: a hundredth of a small cache's 16 capacities is less than chance
 _LEAST_LEAD = 0.005  # of the accesses remembered
 _LEAST_LEAD_BLOCKS = 128  # a single long request must not decide
+_MOST_LEAD = 2  # limits that the rule's lead counts for at most: it may be from another load
+_MOST_LAG = 3
 
 
 class Threshold:
@@ -69,7 +72,8 @@ class Duel:
         self._rule = Threshold(capacity)
         self._score = 0.0  # hits of the rule beyond LRU's, the old ones decayed
         self._limit = _LEAST_LEAD * _MEMORY * capacity + _LEAST_LEAD_BLOCKS
-        self._kept = math.exp(-1 / (_MEMORY * _BUCKETS_PER_CAPACITY))
+        self._memory = max(_MEMORY * capacity, _MEMORY_LEAST)
+        self._judged = 0  # the clock when it was judged last
 
     def leave(self, heat: Heat) -> None:
         """A known block is asked for: judge by what it was worth, which is about to change."""
@@ -88,7 +92,9 @@ class Duel:
         if not self._lru.advance(clock):
             return False
         self._rule.advance(clock)
-        self._score *= self._kept
+        self._score *= math.exp((self._judged - clock) / self._memory)
+        self._score = max(-_MOST_LAG * self._limit, min(_MOST_LEAD * self._limit, self._score))
+        self._judged = clock
         led = self.rule_leads
         if self._score < -self._limit:
             self.rule_leads = False

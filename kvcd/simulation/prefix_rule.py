@@ -34,6 +34,7 @@ class PrefixRule(Policy):
         self._median = ReuseMedian(capacity)
         self._tails = TailOdds(capacity)
         self._duel = Duel(capacity)
+        self._least = math.inf  # octaves of bonus that a block of the request at hand had so far
 
     def holds(self, block: int) -> bool:
         return block in self._held
@@ -88,8 +89,10 @@ class PrefixRule(Policy):
             self._tails.observe_return(was_tail=heat.is_tail)
         else:
             heat.count = 1.0
-        octaves = _USES_WEIGHT * math.log2(heat.count) - _NEW_WEIGHT * math.log2(1 + new)
-        heat.bonus = self._median.accesses * (octaves - penalty)
+        octaves = _USES_WEIGHT * math.log2(heat.count) - _NEW_WEIGHT * math.log2(1 + new) - penalty
+        # Without its head a block is of no use, however well it is remembered while its head is not.
+        self._least = min(octaves, self._least) if depth else octaves
+        heat.bonus = self._median.accesses * self._least
         heat.last = now
         heat.is_tail = is_tail
         heat.priority = self._priority(heat)

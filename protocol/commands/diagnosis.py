@@ -33,7 +33,7 @@ ROWS = (
                 "[count]",
                 tips=("request_policy:all_nodes", "nondeterministic_output"),
                 status="partial",
-                note="commands of the fast lane that came in one pipeline are timed together, and the first stands for them, unless the threshold is below 100 microseconds",
+                note="what came to the fast lane in one pipeline is timed together, and its first command stands for it, if the threshold is 100 or more",
             ),
             CommandSpec(
                 "slowlog|len",

@@ -325,8 +325,6 @@ ROWS = (
                 keys=(KeySpec(("RO",), first=2),),
                 categories=("keyspace",),
                 tips=("nondeterministic_output",),
-                status="partial",
-                note="the count of accesses, up to 255",
             ),
         ),
     ),

@@ -91,5 +91,15 @@ ROWS = (
     CommandSpec(
         "prefix.info", 2, _READ, "prefix", _SINCE, "What is known of one block.", "key", keys=(KeySpec(("RO",)),), categories=_STRING
     ),
+    CommandSpec(
+        "prefix.top",
+        -1,
+        ("readonly",),
+        "prefix",
+        _SINCE,
+        "The chains that are read most.",
+        "[count]",
+        "O(N) for N entries of the index, in slices",
+    ),
     CommandSpec("prefix.stats", 1, ("loading", "stale", "fast"), "prefix", _SINCE, "Counters of the store."),
 )

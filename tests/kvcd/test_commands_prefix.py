@@ -136,3 +136,29 @@ def test_leases_cover_the_leading_run_and_end_early(chain: Service) -> None:
 def test_a_lease_of_an_impossible_time_is_refused(command: tuple[object, ...], error: str) -> None:
     """The error says what is possible."""
     assert Service().do("PREFIX.LEASE", *command) == Error(error)
+
+
+def test_top_names_the_chains_that_are_read_most(chain: Service) -> None:
+    """An array of maps, hottest first."""
+    for _ in range(3):
+        chain.do("GET", "b4")
+    reply = chain.do("PREFIX.TOP", 1)
+    assert isinstance(reply, list)
+    assert isinstance(reply[0], dict)
+    assert reply[0][b"key"] == b"b4"
+    assert reply[0][b"hits"] == 3
+    assert list(reply[0]) == [b"key", b"head", b"hits", b"depth", b"blocks", b"bytes", b"last-use"]
+
+
+@pytest.mark.parametrize(
+    ("count", "error"),
+    [
+        (("0",), "ERR value is out of range, must be between 1 and 1000"),
+        (("1001",), "ERR value is out of range, must be between 1 and 1000"),
+        (("many",), "ERR value is not an integer or out of range"),
+        (("1", "2"), "ERR syntax error"),
+    ],
+)
+def test_top_refuses_an_impossible_count(count: tuple[str, ...], error: str) -> None:
+    """The error says what is possible."""
+    assert Service().do("PREFIX.TOP", *count) == Error(error)

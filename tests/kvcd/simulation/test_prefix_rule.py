@@ -77,6 +77,43 @@ def test_where_the_rule_is_wrong_lru_takes_over(monkeypatch: pytest.MonkeyPatch)
     assert loss_to_lru(requests, share=0.02, mode=Mode.PREFIX) > 0.05
 
 
+def recently_used_return(count: int, *, chains: int) -> Iterator[Request]:
+    """Chains of 16 blocks come back by how lately they were used and by nothing else: what LRU is made for."""
+    source = random.Random(1)
+    stack = list(range(50))
+    made = 50
+    for number in range(count):
+        distance = int(source.expovariate(1 / chains))
+        if distance < len(stack):
+            chain = stack.pop(len(stack) - 1 - distance)
+        else:
+            chain, made = made, made + 1
+        stack.append(chain)
+        yield Request(number, 512 * 16, 1, tuple(range(chain * 16, chain * 16 + 16)))
+
+
+@pytest.mark.parametrize("mode", list(Mode))
+def test_a_small_cache_takes_notice_of_a_small_loss(mode: Mode, monkeypatch: pytest.MonkeyPatch) -> None:
+    requests = list(recently_used_return(3_000, chains=12))
+    ratios = {
+        policy: simulate(requests, policy=policy, capacity=336, mode=mode).block_hit_ratio for policy in ("lru", "allkeys-prefix")
+    }
+    assert ratios["lru"] - ratios["allkeys-prefix"] <= TOLERANCE
+    monkeypatch.setattr("kvcd.simulation.duel._MEMORY_LEAST", 0)
+    assert simulate(requests, policy="allkeys-prefix", capacity=336, mode=mode).block_hit_ratio < ratios["allkeys-prefix"]
+
+
+def test_a_block_is_worth_no_more_than_what_comes_before_it() -> None:
+    """Its head forgotten, or the head of another: there is no way to it."""
+    cache = PrefixRule(100, may_refuse=False)
+    for _ in range(5):
+        cache.play((2, 3))
+    cache.play((1, 2, 3))
+    first, second, third = (cache._held[block] for block in (1, 2, 3))  # noqa: SLF001
+    assert second.count > 3 * first.count
+    assert first.priority > second.priority > third.priority
+
+
 def test_it_is_ahead_of_lru_on_a_conversation() -> None:
     requests = list(generate(Shape.CONVERSATION, requests=1_500, seed=3))
     assert loss_to_lru(requests, share=0.03, mode=Mode.PREFIX) < -0.01

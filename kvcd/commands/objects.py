@@ -15,7 +15,6 @@ _SHARED_COUNT = 2**31 - 1
 _SWITCHED = "Please note that when switching between policies at runtime LRU and LFU data will take some time to adjust."
 _NO_FREQUENCY = f"ERR An LFU maxmemory policy is not selected, access frequency not tracked. {_SWITCHED}"
 _NO_IDLE_TIME = f"ERR An LFU maxmemory policy is selected, idle time not tracked. {_SWITCHED}"
-_LARGEST_FREQUENCY = 255
 
 
 def _integer(payload: bytes) -> int | None:
@@ -51,7 +50,7 @@ async def look(client: ClientState, server: ServerState, key: bytes) -> Entry | 
 
 
 def _by_frequency(server: ServerState) -> bool:
-    return server.config.string("maxmemory-policy").endswith("lfu")
+    return server.config.string("maxmemory-policy").endswith("-lfu")
 
 
 @handles("object|encoding")
@@ -79,8 +78,8 @@ async def handle_idletime(client: ClientState, server: ServerState, args: list[b
 
 @handles("object|freq")
 async def handle_freq(client: ClientState, server: ServerState, args: list[bytes]) -> Reply:
-    """OBJECT FREQ key: the counter that the LFU policies go by."""
+    """OBJECT FREQ key: an error under allkeys-prefix, whose count of uses is another one (PREFIX.INFO shows hits)."""
     entry = await look(client, server, args[2])
     if entry is not None and not _by_frequency(server):
         raise CommandError(_NO_FREQUENCY)
-    return None if entry is None else min(entry.hits, _LARGEST_FREQUENCY)
+    return None if entry is None else entry.frequency
