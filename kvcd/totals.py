@@ -112,7 +112,10 @@ class Tally:
     def from_plain(cls, fields: Mapping[str, Any]) -> Tally:
         """Return what ``plain`` was made of."""
         rest = {name: value for name, value in fields.items() if name != "commands"}
-        commands = {name: CommandCount(*counts, histogram=dict(buckets)) for name, (counts, buckets) in fields["commands"].items()}
+        commands = {
+            name: CommandCount(calls, duration_us, rejected, failed, dict(buckets))
+            for name, ((calls, duration_us, rejected, failed), buckets) in fields["commands"].items()
+        }
         return cls(**rest, commands=commands)
 
 

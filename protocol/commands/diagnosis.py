@@ -33,7 +33,7 @@ ROWS = (
                 "[count]",
                 tips=("request_policy:all_nodes", "nondeterministic_output"),
                 status="partial",
-                note="what came to the fast lane in one pipeline is timed together, and its first command stands for it, if the threshold is 100 or more",
+                note="what the fast lane took in one pipeline is timed together, by its first command, if the threshold is 100 or more",
             ),
             CommandSpec(
                 "slowlog|len",
