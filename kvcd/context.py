@@ -11,6 +11,7 @@ from storage.store import MAX_KEY_BYTES
 
 if TYPE_CHECKING:
     from kvcd.config import Config
+    from kvcd.database_order import DatabaseOrder
     from kvcd.persistence import Persistence
     from kvcd.service import Service
     from kvcd.statistics import Statistics
@@ -31,6 +32,7 @@ class SlowReason:
     REPLIES_OFF = 128
     PAUSED = 256
     RENAMED = 512  # a command with a fast lane is known by another name
+    SLOW_LOG = 1024  # nearly every command is slow enough for the slow log
 
 
 class ClientState(Protocol):
@@ -80,9 +82,11 @@ class ServerState(Protocol):
     service: Service  # what this worker and others make together
     persistence: Persistence
     databases: int
+    order: DatabaseOrder  # which place of the pool each database number means; ``ClientState.db`` is a place
     port: int
     executable: str
     config_file: str  # empty without one
+    expires_in_background: bool  # False: expired keys stay until somebody asks for them (DEBUG SET-ACTIVE-EXPIRE)
 
     @property
     def clients(self) -> dict[int, ClientState]:
@@ -104,6 +108,10 @@ class ServerState(Protocol):
 
     def changes(self) -> int:
         """Return how often clients of this process changed a value."""
+        ...
+
+    def swap_databases(self, first: int, second: int) -> None:
+        """Exchange two database numbers, for all clients. Raises NotImplementedError, which says why, where that cannot be."""
         ...
 
     def lost_nodes(self) -> list[str]:

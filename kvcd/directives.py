@@ -114,6 +114,9 @@ HONOURED = (
     Directive("requirepass", Kind.TEXT, "", "password of the default user; empty: none", CLIENTS),
     Directive("maxclients", Kind.INTEGER, "10000", "most connections at a time", CLIENTS, minimum=1, maximum=2**32 - 1),
     Directive("timeout", Kind.INTEGER, "0", "seconds after which an idle connection is closed; 0: never", CLIENTS, maximum=INT32_MAX),
+    Directive("maxmemory-clients", Kind.MEMORY_OR_PERCENT, "0",
+              "most bytes of all clients' unfinished requests and unread replies, or a share of maxmemory; above it the largest are "
+              "closed; each of several workers has an even part; 0: no limit", CLIENTS),
     Directive("client-query-buffer-limit", Kind.MEMORY, "1073741824",
               "most bytes of one client's unfinished request", CLIENTS, minimum=1048576),
     Directive("client-output-buffer-limit", Kind.OUTPUT_LIMITS, "normal 0 0 0 slave 268435456 67108864 60 pubsub 33554432 8388608 60",
@@ -141,6 +144,13 @@ HONOURED = (
     Directive("pidfile", Kind.TEXT, "", "file that holds the process id while the service runs", SERVICE, mutable=False),
     Directive("supervised", Kind.CHOICE, "no", "tell systemd when the service is ready", SERVICE, mutable=False,
               choices=("upstart", "systemd", "auto", "no")),
+    Directive("slowlog-log-slower-than", Kind.INTEGER, "10000",
+              "microseconds from which on a command is in SLOWLOG; below 100 all commands take the slow lane, to be seen one by one; "
+              "-1: none is", SERVICE, minimum=-1),
+    Directive("slowlog-max-len", Kind.INTEGER, "128", "commands that SLOWLOG remembers, of each worker", SERVICE),
+    Directive("latency-monitor-threshold", Kind.INTEGER, "0", "milliseconds from which on LATENCY remembers a command; 0: never", SERVICE),
+    Directive("latency-tracking", Kind.YES_NO, "yes", "count how long commands take, for INFO latencystats and LATENCY HISTOGRAM", SERVICE),
+    Directive("enable-debug-command", Kind.CHOICE, "no", "who may use DEBUG", SERVICE, mutable=False, choices=("no", "yes", "local")),
     Directive("loglevel", Kind.CHOICE, "notice", "least important lines to log", LOGS, choices=("debug", "verbose", "notice", "warning")),
     Directive("logfile", Kind.TEXT, "", "file to append the log to; empty: standard output", LOGS, mutable=False),
 )

@@ -130,7 +130,6 @@ _ROWS: dict[str, str] = {
         lazyfree-lazy-server-del y no
         lazyfree-lazy-user-del y no
         lazyfree-lazy-user-flush y no
-        maxmemory-clients p 0
         maxmemory-eviction-tenacity i 10 0 100
         maxmemory-samples i 5 1
     """,
@@ -142,15 +141,10 @@ _ROWS: dict[str, str] = {
         acllog-max-len i 128 0 max
         bind-source-addr t
         busy-reply-threshold=lua-time-limit i 5000 0 max
-        enable-debug-command !c no no,yes,local
         enable-module-command !c no no,yes,local
-        latency-monitor-threshold i 0 0 max
-        latency-tracking y yes
         latency-tracking-info-percentiles l 50,99,99.9
         locale-collate t
         lua-replicate-commands *y yes
-        slowlog-log-slower-than i 10000 -1 max
-        slowlog-max-len i 128 0 max
         tracking-table-max-keys i 1000000 0 max
     """,
     "the operating system's or the supervisor's business": """
@@ -213,6 +207,4 @@ def _directive(row: str, reason: str) -> Directive:
     )
 
 
-IGNORED: tuple[Directive, ...] = tuple(
-    _directive(row, reason) for reason, rows in _ROWS.items() for row in rows.strip().splitlines()
-)
+IGNORED: tuple[Directive, ...] = tuple(_directive(row, reason) for reason, rows in _ROWS.items() for row in rows.strip().splitlines())

@@ -17,19 +17,23 @@ import uvloop
 
 from kvcd import logs
 from kvcd.channel import Message
+from kvcd.client_memory import too_many
 from kvcd.commands import ANSWERS
 from kvcd.commands.registry import Answering
 from kvcd.config import Config, available_memory_bytes
 from kvcd.context import ClientState, ServerState, SlowReason
 from kvcd.daemon import tell_supervisor
-from kvcd.directive import ConfigError
+from kvcd.database_order import DatabaseOrder
+from kvcd.directive import ConfigError, Percent
 from kvcd.fastlane import FastLane
 from kvcd.listeners import Use, possible_clients, raise_descriptor_limit, remove_unix_socket, serve_unix, service_sockets, unix_listener
 from kvcd.output_limits import OutputWatch
 from kvcd.persistence import Persistence, SnapshotError
+from kvcd.run_times import NEVER_NS
 from kvcd.service import SAVE_AT_END, Service
 from kvcd.session import Hub, Session
 from kvcd.statistics import Statistics
+from storage.database_order import read_order, write_order
 from storage.fabric import waiting
 from storage.opening import OpenedPool, open_pool
 from storage.pool import PoolError
@@ -39,6 +43,7 @@ from storage.store import Store
 if TYPE_CHECKING:
     from kvcd.remote_nodes import RemoteNodes
 
+EACH_COMMAND_BELOW_US = 100  # a slow log that wants such short ones wants to know each of them, not which run it was in
 MAINTENANCE_SHARE = 0.02  # of the time, for expiry and other work of the store; ten times that while much has expired
 EVICTION_SLICE_MS = 0.5  # of eviction ahead of need between two turns of the event loop
 URGENT_PAUSE_S = 0.02  # between two turns of background work while there is more of it
@@ -57,9 +62,12 @@ class Server:
         self.log = logs.get_logger("server")
         self.statistics = Statistics()
         self.databases = config.number("databases")
+        self.order = DatabaseOrder(self.databases)
         self.port = config.number("port")
         self.executable = sys.executable
         self.config_file = config.file or ""
+        self.expires_in_background = True
+        self._clients_evicted = 0
         self.persistence = Persistence(config, logs.get_logger("persistence"), lambda: self.changes() + service.changes_elsewhere)
         self.persistence.on_change = lambda _state: self._refuse_writes()
         self.persistence.on_own_change = lambda: service.tell_saves(self.persistence.state())
@@ -93,7 +101,33 @@ class Server:
 
     def counters(self) -> dict[str, int]:
         """Return the session layer's counts since the start."""
-        return {**self._hub.counters(), "operations_per_second": self._operations_per_second}
+        return {
+            **self._hub.counters(),
+            "clients_evicted": self._clients_evicted,
+            "operations_per_second": self._operations_per_second,
+        }
+
+    def swap_databases(self, first: int, second: int) -> None:
+        """Exchange two database numbers: the pool remembers it, and its other front ends look there ten times a second."""
+        if self._pool is None:
+            raise NotImplementedError("ERR SWAPDB is not offered on memory nodes")
+        if self.service.placement.workers > 1:
+            # Their clients would see the change at different times, between any two commands.
+            raise NotImplementedError("ERR SWAPDB is not offered with several workers")
+        self._follow_order()
+        places = self.order.swapped(first, second)
+        write_order(self._pool.pool, places)
+        self._change_order(places)
+
+    def _follow_order(self) -> None:
+        """Another front end of this pool may have swapped databases."""
+        places = None if self._pool is None else read_order(self._pool.pool, self.databases)
+        if places is not None and places != self.order.places:
+            self._change_order(places)
+
+    def _change_order(self, places: list[int]) -> None:
+        self.order.change(places, self._hub.clients.values())
+        self._hub.first_database = places[0]
 
     def lost_nodes(self) -> list[str]:
         """Return the names of memory nodes that do not answer."""
@@ -122,6 +156,7 @@ class Server:
         self._store = self._open_remote_store() if config.string("pool").startswith("verbs:") else self._open_store()
         self._hub = Hub(self, FastLane(self._store), asyncio.get_running_loop(), logs.get_logger("session"))
         self._hub.next_id = self.service.placement.first_client_id
+        self._follow_order()
         self._apply_limits()
         for name in ("lfu-log-factor", "lfu-decay-time"):
             config.on_change(name, lambda _value: asyncio.get_running_loop().call_soon(self._apply_limits))
@@ -135,6 +170,9 @@ class Server:
             config.on_change(name, lambda _value: asyncio.get_running_loop().call_soon(self._apply_limits))
         for name in ("save", "stop-writes-on-bgsave-error"):
             config.on_change(name, lambda _value: asyncio.get_running_loop().call_soon(self._refuse_writes))
+        for name in ("slowlog-log-slower-than", "slowlog-max-len", "latency-monitor-threshold", "latency-tracking"):
+            config.on_change(name, lambda _value: asyncio.get_running_loop().call_soon(self._watch_times))
+        self._watch_times()
         config.on_change("maxmemory-policy", lambda value: self._store.set_policy(str(value)))
         self.service.attach(self, on_client_count=self._limit_clients)
         for topic, answering in ANSWERS.items():
@@ -210,6 +248,30 @@ class Server:
         else:
             self._hub.slow_reasons &= ~reason
 
+    def _watch_times(self) -> None:
+        """Take over the directives about what is slow, for both lanes."""
+        config, statistics, times = self.config, self.statistics, self._hub.times
+        slow_log = statistics.slow_log
+        slow_log.threshold_us, slow_log.longest = config.number("slowlog-log-slower-than"), config.number("slowlog-max-len")
+        slow_log.trim()
+        statistics.latency.threshold_ms = config.number("latency-monitor-threshold")
+        statistics.tracks_latency = times.in_histogram = config.flag("latency-tracking")
+        limits_us = [slow_log.threshold_us] if slow_log.threshold_us >= 0 else []
+        if statistics.latency.threshold_ms:
+            limits_us.append(statistics.latency.threshold_ms * 1000)
+        times.slow_ns = min(min(limits_us) * 1000, NEVER_NS) if limits_us else NEVER_NS
+        self._hold_back(SlowReason.SLOW_LOG, 0 <= slow_log.threshold_us < EACH_COMMAND_BELOW_US)
+
+    def note_slow_run(self, client: ClientState, command: str, key: bytes | None, count: int, duration_ns: int) -> None:
+        """A run of the fast lane took long: which of its commands did is not known, so the first stands for all."""
+        words = [command.upper().encode(), *([] if key is None else [key])]
+        if count > 1:
+            words.append(b"... (%d more commands in one pipeline)" % (count - 1))
+        duration_us, at_s = duration_ns // 1000, self.now_ms() // 1000
+        if 0 <= self.statistics.slow_log.threshold_us <= duration_us:
+            self.statistics.slow_log.note(words, duration_us=duration_us, at_s=at_s, address=client.address, name=client.name)
+        self.statistics.latency.note("fast-command", duration_ms=duration_us // 1000, at_s=at_s)
+
     def _apply_limits(self) -> None:
         """Take over the directives that bound memory and clients."""
         config, hub = self.config, self._hub
@@ -271,7 +333,8 @@ class Server:
                 self._tick(interval_s)
 
     def _tick(self, interval_s: float) -> None:
-        if not self._is_maintaining:
+        self._follow_order()
+        if not self._is_maintaining and self.expires_in_background:
             self._is_maintaining = True
             budget_ms = interval_s * 1000 * MAINTENANCE_SHARE
             if self._remote is None:
@@ -288,6 +351,10 @@ class Server:
                 unread_bytes=slow.pending_output_bytes,
             )
             slow.kill()
+        for number in too_many(self._hub.clients, self._client_limit_bytes()):
+            self._clients_evicted += 1
+            self.log.warning("closing the largest client: all together hold more than maxmemory-clients", client=number)
+            self._hub.clients[number].kill()
         idle_limit_ms = self.config.number("timeout") * 1000
         if idle_limit_ms:
             oldest_ms = self.now_ms() - idle_limit_ms
@@ -302,6 +369,14 @@ class Server:
             self._operations = (calls, now_s)
             self.service.report(self)
             self.service.tell_changes(self.changes())
+
+    def _client_limit_bytes(self) -> int:
+        """What `maxmemory-clients` leaves the clients of this worker; 0 is no limit."""
+        limit = self.config["maxmemory-clients"]
+        if isinstance(limit, Percent):
+            limit = limit.of(self.config.number("maxmemory"))
+        assert isinstance(limit, int)
+        return limit // self.service.placement.workers
 
     def _evict_soon(self) -> None:
         """Few pages are free: make room in the loop's next turn, when the command that took them is answered."""
@@ -347,7 +422,7 @@ class Server:
         """Whether the end would lose nothing that is to be saved; otherwise the log says why, and the service goes on as Redis does."""
         reason = self.persistence.why_not() if self._save_at_end is None and self.persistence.has_rules else None
         if reason is not None:
-            self.log.warning("cannot stop: the snapshot could not be saved (CONFIG SET save \"\" gives it up)", reason=reason)
+            self.log.warning('cannot stop: the snapshot could not be saved (CONFIG SET save "" gives it up)', reason=reason)
         return reason is None
 
     async def finish(self) -> bool:

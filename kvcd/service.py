@@ -220,7 +220,7 @@ def _reset(server: ServerState) -> None:
 def pool_facts(server: ServerState) -> dict[str, Any]:
     """Return what is the same whichever worker says it: the pool's state and the databases' sizes, for the metrics."""
     facts: dict[str, object] = {**server.store.memory()}
-    sizes = {database: server.store.database_size(database) for database in range(server.databases)}
+    sizes = {number: server.store.database_size(place) for number, place in enumerate(server.order.places)}
     return {
         "memory": {name: value for name, value in facts.items() if isinstance(value, int | float)},
         "databases": {str(database): [size.keys, size.expires] for database, size in sizes.items() if size.keys},

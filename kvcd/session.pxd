@@ -5,6 +5,7 @@ cimport cython
 from libc.stdint cimport int64_t, uint64_t
 
 from kvcd.fastlane cimport Chain, FastLane
+from kvcd.run_times cimport RunTimes
 from protocol.parser cimport RequestParser
 from protocol.writer cimport OutBuffer
 from storage.staging cimport PinnedValue, StagedValue
@@ -40,6 +41,8 @@ cdef class Hub:
     cdef readonly uint64_t net_input_bytes
     cdef readonly uint64_t net_output_bytes
     cdef public uint64_t next_id         # of the next client; workers of one service count from different numbers
+    cdef public int first_database       # where in the pool the database is that new clients begin with
+    cdef readonly RunTimes times         # of the fast lane
     cdef dict waiting                    # sessions that wait for memory or pins -> since when
     cdef bint waking
     cdef void set_time(self) noexcept

@@ -2,12 +2,15 @@ import asyncio
 from typing import Any
 
 from kvcd.fastlane import FastLane
+from kvcd.run_times import RunTimes
 
 class Hub:
     server: Any
     lane: FastLane
     clients: dict[int, Any]
     next_id: int
+    times: RunTimes
+    first_database: int
     password_required: bool
     protected: bool
     slow_reasons: int

@@ -19,6 +19,7 @@ from libc.string cimport memcpy, memmove
 from kvcd.commands import dispatch
 from kvcd.commands.arguments import OUT_OF_MEMORY
 from kvcd.fastlane cimport NOT_FAST, RUN_FIRST, RUN_WAITS, TAKEN, FastLane
+from kvcd.run_times cimport RunTimes, monotonic_ns
 from protocol.command_table import lookup
 from protocol.encoder cimport encode_into
 from protocol.parser cimport PARSE_COMMAND, PARSE_ERROR, PARSE_LARGE, RequestParser
@@ -84,6 +85,7 @@ cdef class Hub:
         if self.read_buffer == NULL:
             raise MemoryError("no memory for the read buffer")
         self.next_id = 1
+        self.times = RunTimes()
         lane.store.on_release = self.wake
 
     def __dealloc__(self):
@@ -181,6 +183,7 @@ cdef class Hub:
             "net_input_bytes": self.net_input_bytes,
             "net_output_bytes": self.net_output_bytes,
             **calls,
+            **self.times.counters(_FAST_NAMES),
         }
 
 
@@ -286,6 +289,7 @@ cdef class Session:
         self.id = hub.next_id
         hub.next_id += 1
         hub.clients[self.id] = self
+        self.db = hub.first_database
         self.authenticated = not hub.password_required
         self.parser.max_bulk_bytes = hub.max_bulk_bytes
 
@@ -559,12 +563,24 @@ cdef class Session:
         """Answer the commands taken so far; nonzero when they wait for pins, to be parsed again then."""
         cdef list chunks = []
         cdef FastLane lane = self.lane
-        if lane.pending_count == 0:
+        cdef uint32_t count = lane.pending_count
+        cdef int64_t started_ns, duration_ns
+        cdef const char *key = NULL
+        cdef uint32_t key_bytes = 0
+        if count == 0:
             return 0
+        if lane.pending[0].count:
+            key = lane.batch.requests[lane.pending[0].first].key
+            key_bytes = lane.batch.requests[lane.pending[0].first].key_bytes
+        started_ns = monotonic_ns()
         if lane.run(self._resp, chunks) == RUN_WAITS:
             self.parser.rewind(lane.first_frame)
             self._wait()
             return 1
+        duration_ns = monotonic_ns() - started_ns
+        if self.hub.times.note(lane.pending, count, duration_ns):
+            first_key = PyBytes_FromStringAndSize(key, key_bytes) if key != NULL else None
+            self.hub.server.note_slow_run(self, _FAST_NAMES[lane.pending[0].command], first_key, count, duration_ns)
         if chunks:
             self._queue_chunks(chunks)
         elif lane.out.length > 1048576:

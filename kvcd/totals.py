@@ -50,6 +50,22 @@ class Tally:
                 calls[command] = calls.get(command, 0) + count
         return calls
 
+    def command_counts(self) -> dict[str, CommandCount]:
+        """Return calls, times and histograms per command since the last reset, of both lanes."""
+        counts: dict[str, CommandCount] = {}
+        for name, count in self.commands.items():
+            counts.setdefault(name, CommandCount()).add(count)
+        for field_name, number in self.since_reset().items():
+            kind, _, rest = field_name.partition(":")
+            command, _, bucket = rest.partition(":")
+            if number and kind == "calls":
+                counts.setdefault(command, CommandCount()).calls += number
+            elif number and kind == "ns":
+                counts.setdefault(command, CommandCount()).duration_us += number / 1000
+            elif number and kind == "took":
+                counts.setdefault(command, CommandCount()).histogram[int(bucket)] = counts[command].histogram.get(int(bucket), 0) + number
+        return counts
+
     @property
     def resident_bytes(self) -> int:
         """Resident memory, what workers share counted once."""
@@ -70,11 +86,7 @@ class Tally:
     def add(self, other: Tally) -> None:
         """Add the other's counts; of lengths and shared memory the larger one counts."""
         for name, count in other.commands.items():
-            own = self.commands.setdefault(name, CommandCount())
-            own.calls += count.calls
-            own.duration_us += count.duration_us
-            own.rejected += count.rejected
-            own.failed += count.failed
+            self.commands.setdefault(name, CommandCount()).add(count)
         _add(self.counters, other.counters)
         _add(self.baseline, other.baseline)
         _add(self.errors, other.errors)
@@ -91,7 +103,8 @@ class Tally:
         """Return it as plain values."""
         fields: dict[str, Any] = {name: getattr(self, name) for name in self.__slots__ if name != "commands"}
         fields["commands"] = {
-            name: [count.calls, count.duration_us, count.rejected, count.failed] for name, count in self.commands.items()
+            name: [[count.calls, count.duration_us, count.rejected, count.failed], list(count.histogram.items())]
+            for name, count in self.commands.items()
         }
         return fields
 
@@ -99,7 +112,11 @@ class Tally:
     def from_plain(cls, fields: Mapping[str, Any]) -> Tally:
         """Return what ``plain`` was made of."""
         rest = {name: value for name, value in fields.items() if name != "commands"}
-        return cls(**rest, commands={name: CommandCount(*counts) for name, counts in fields["commands"].items()})
+        commands = {
+            name: CommandCount(calls, duration_us, rejected, failed, dict(buckets))
+            for name, ((calls, duration_us, rejected, failed), buckets) in fields["commands"].items()
+        }
+        return cls(**rest, commands=commands)
 
 
 def _add(own: dict[str, int], others: Mapping[str, int]) -> None:

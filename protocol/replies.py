@@ -40,6 +40,20 @@ class Push:
     items: tuple[object, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Members:
+    """A set (RESP3 ``~``) whose members go out in this order; an array in RESP2."""
+
+    items: tuple[object, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Raw:
+    """Bytes that are RESP already, for forms that nothing but a test of clients wants."""
+
+    text: bytes
+
+
 class _NullArray:
     """RESP2 ``*-1``, RESP3 ``_``."""
 
@@ -64,4 +78,4 @@ OK = Simple("OK")
 
 # A recursive type: mypy sees the leaves, containers hold object.
 _Container = list[object] | dict[object, object] | set[object] | frozenset[object]
-Reply = Simple | Error | Verbatim | Push | _NullArray | _NoReply | bytes | int | float | bool | None | _Container
+Reply = Simple | Error | Verbatim | Push | Members | Raw | _NullArray | _NoReply | bytes | int | float | bool | None | _Container

@@ -37,11 +37,11 @@ def parse_integer(argument: bytes, refusal: str = NOT_AN_INTEGER) -> int:
     raise CommandError(refusal)
 
 
-def parse_small_integer(argument: bytes) -> int:
-    """Return the signed 32-bit integer that ``argument`` spells; raises CommandError."""
-    number = parse_integer(argument)
+def parse_small_integer(argument: bytes, refusal: str = "") -> int:
+    """Return the signed 32-bit integer that ``argument`` spells; raises CommandError, with ``refusal`` if there is one."""
+    number = parse_integer(argument, refusal or NOT_AN_INTEGER)
     if not -(2**31) <= number < 2**31:
-        raise CommandError(f"ERR value is out of range, value must between {-(2**31)} and {2**31 - 1}")
+        raise CommandError(refusal or f"ERR value is out of range, value must between {-(2**31)} and {2**31 - 1}")
     return number
 
 

@@ -17,8 +17,9 @@ _LIST, _KILL = "list clients", "kill clients"  # topics between workers
 Filters = list[tuple[str, str]]
 
 
-def describe(client: ClientState, now_ms: int) -> bytes:
+def describe(server: ServerState, client: ClientState) -> bytes:
     """Return one line of CLIENT LIST. Fields for what is not served here hold what Redis shows of an idle feature."""
+    now_ms = server.now_ms()
     fields = {
         "id": client.id,
         "addr": client.address,
@@ -28,7 +29,7 @@ def describe(client: ClientState, now_ms: int) -> bytes:
         "age": (now_ms - client.created_at_ms) // 1000,
         "idle": max(now_ms - client.last_interaction_ms, 0) // 1000,
         "flags": "U" if client.address.startswith("/") else "N",
-        "db": client.db,
+        "db": server.order.number(client.db),
         "sub": 0,
         "psub": 0,
         "ssub": 0,
@@ -93,7 +94,7 @@ async def handle_client_setinfo(client: ClientState, server: ServerState, args: 
 @handles("client|info")
 async def handle_client_info(client: ClientState, server: ServerState, args: list[bytes]) -> Reply:
     """CLIENT INFO."""
-    return Verbatim(describe(client, server.now_ms()))
+    return Verbatim(describe(server, client))
 
 
 def _check_type(name: bytes) -> bytes:
@@ -113,7 +114,7 @@ async def handle_client_list(client: ClientState, server: ServerState, args: lis
         numbers = [parse_integer(argument, "ERR Invalid client ID") for argument in args[3:]]
     elif len(args) > 2:
         raise CommandError(SYNTAX_ERROR)
-    lines = {number: describe(other, server.now_ms()) for number, other in server.clients.items() if numbers is None or number in numbers}
+    lines = {number: describe(server, other) for number, other in server.clients.items() if numbers is None or number in numbers}
     for answer in await server.service.channel.ask_all(_LIST, numbers):
         lines.update({int(number): line.encode("latin-1") for number, line in answer.payload.items()})
     order = sorted(lines) if numbers is None else [number for number in numbers if number in lines]
@@ -124,7 +125,7 @@ async def handle_client_list(client: ClientState, server: ServerState, args: lis
 def list_clients(server: ServerState, numbers: list[int] | None) -> dict[str, str]:
     """Return the lines of CLIENT LIST for the clients of this worker, by id; ``numbers`` are the wanted ids, None all."""
     chosen = server.clients if numbers is None else {number: server.clients[number] for number in numbers if number in server.clients}
-    return {str(number): describe(client, server.now_ms()).decode("latin-1") for number, client in chosen.items()}
+    return {str(number): describe(server, client).decode("latin-1") for number, client in chosen.items()}
 
 
 @handles("client|kill")

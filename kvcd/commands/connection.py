@@ -90,7 +90,7 @@ async def handle_select(client: ClientState, server: ServerState, args: list[byt
 @handles("reset")
 async def handle_reset(client: ClientState, server: ServerState, args: list[bytes]) -> Reply:
     """RESET."""
-    client.db, client.resp, client.name = 0, 2, b""
+    client.db, client.resp, client.name = server.order.place(0), 2, b""
     client.user, client.authenticated = DEFAULT_USER, not password(server)
     return Simple("RESET")
 

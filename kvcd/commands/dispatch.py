@@ -5,9 +5,11 @@ from __future__ import annotations
 import time
 
 from kvcd.commands.arguments import BUSY, UNREACHABLE, CommandError, shown, wrong_arity
+from kvcd.commands.protected import refuse_protected
 from kvcd.commands.registry import HANDLERS
 from kvcd.context import MAX_KEY_BYTES, ClientState, ServerState
 from kvcd.persistence import MISCONF
+from kvcd.slow_log import without_secrets
 from protocol.command_table import CommandSpec, lookup, lookup_subcommand
 from protocol.replies import Error, Reply
 
@@ -30,7 +32,7 @@ async def dispatch(client: ClientState, server: ServerState, args: list[bytes]) 
     count = statistics.of(spec.name)
     client.last_command = spec.name
     try:
-        _admit(client, spec, args)
+        _admit(client, server, spec, args)
         if server.persistence.refuses_writes and ("write" in spec.flags or spec.name == "ping"):
             raise CommandError(MISCONF)
         _refuse_lost_keys(client, server, spec, args)
@@ -47,12 +49,29 @@ async def dispatch(client: ClientState, server: ServerState, args: list[bytes]) 
         reply = BUSY  # a read found every pin in use
     except ConnectionError as lost:
         reply = Error(f"ERR {lost}") if str(lost) else UNREACHABLE
-    count.calls += 1
-    count.duration_us += (time.perf_counter_ns() - started_ns) / 1000
+    _note_time(client, server, spec, args, time.perf_counter_ns() - started_ns)
     if isinstance(reply, Error):
         count.failed += 1
         statistics.count_error(reply.text)
     return reply
+
+
+def _note_time(client: ClientState, server: ServerState, spec: CommandSpec, args: list[bytes], duration_ns: int) -> None:
+    """Count a call that was carried out, and remember it where it took long."""
+    statistics = server.statistics
+    statistics.of(spec.name).add_call(duration_ns, in_histogram=statistics.tracks_latency)
+    slow_log, duration_us = statistics.slow_log, duration_ns // 1000
+    if 0 <= slow_log.threshold_us <= duration_us and "skip_slowlog" not in spec.flags:
+        slow_log.note(
+            without_secrets(spec.name, args),
+            duration_us=duration_us,
+            at_s=server.now_ms() // 1000,
+            address=client.address,
+            name=client.name,
+        )
+    if statistics.latency.threshold_ms:
+        event = "fast-command" if "fast" in spec.flags else "command"
+        statistics.latency.note(event, duration_ms=duration_us // 1000, at_s=server.now_ms() // 1000)
 
 
 def _resolve(args: list[bytes]) -> CommandSpec:
@@ -68,10 +87,11 @@ def _resolve(args: list[bytes]) -> CommandSpec:
     return spec
 
 
-def _admit(client: ClientState, spec: CommandSpec, args: list[bytes]) -> None:
+def _admit(client: ClientState, server: ServerState, spec: CommandSpec, args: list[bytes]) -> None:
     """Check what can be known before the handler runs; raises CommandError."""
     if not spec.accepts(len(args)):
         raise CommandError(wrong_arity(spec.name))
+    refuse_protected(client, server, spec.name)
     if not client.authenticated and "no_auth" not in spec.flags:
         raise CommandError("NOAUTH Authentication required.")
     for position in spec.key_positions(len(args)):

@@ -12,6 +12,7 @@ import hiredis
 from kvcd.commands import dispatch
 from kvcd.config import Config
 from kvcd.context import ClientState
+from kvcd.database_order import DatabaseOrder
 from kvcd.logs import get_logger
 from kvcd.persistence import Persistence
 from kvcd.placement import Placement
@@ -62,9 +63,11 @@ class PlainServer:
     clients: dict[int, ClientState] = field(default_factory=dict)
     service: WholeService = field(default_factory=lambda: WholeService(Placement(run_id="0123456789" * 4, started_at_ms=0)))
     databases: int = 16
+    order: DatabaseOrder = field(default_factory=lambda: DatabaseOrder(16))
     port: int = 6379
     executable: str = "kvcd"
     config_file: str = ""
+    expires_in_background: bool = True
     counts: dict[str, int] = field(default_factory=dict)
     stops: list[tuple[bool | None, bool, bool]] = field(default_factory=list)
     may_stop: bool = True
@@ -81,6 +84,10 @@ class PlainServer:
     def counters(self) -> dict[str, int]:
         """Return what the test says that sessions counted."""
         return dict(self.counts)
+
+    def swap_databases(self, first: int, second: int) -> None:
+        """Exchange two database numbers."""
+        self.order.change(self.order.swapped(first, second), self.clients.values())
 
     def lost_nodes(self) -> list[str]:
         """Return nothing: the model has no nodes."""
@@ -126,7 +133,9 @@ async def resp_server(path: str, server: PlainServer, now_ms: object = None) -> 
     """Serve RESP on a unix socket from handlers and model; ``now_ms`` (a callable) moves the clock before each read."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        client = PlainClient(id=max(server.clients, default=0) + 1, authenticated=not server.config.string("requirepass"))
+        client = PlainClient(
+            id=max(server.clients, default=0) + 1, db=server.order.place(0), authenticated=not server.config.string("requirepass")
+        )
         server.clients[client.id] = client
         frames = hiredis.Reader()
         try:

@@ -219,8 +219,8 @@ def test_what_means_nothing_is_told_at_run_time_too() -> None:
     config.on_ignored_change(lambda name, reason: told.append(name))
     config.set_many({"appendonly": "yes", "timeout": "5"})
     config.set_many({"appendonly": "no", "notify-keyspace-events": ""})
-    config.set_many({"notify-keyspace-events": "KEA", "slowlog-max-len": "1"})
-    assert told == ["appendonly", "notify-keyspace-events", "slowlog-max-len"]
+    config.set_many({"notify-keyspace-events": "KEA", "lfu-log-factor": "1"})
+    assert told == ["appendonly", "notify-keyspace-events", "lfu-log-factor"]
 
 
 def test_what_means_nothing_here_is_taken_and_told() -> None:
