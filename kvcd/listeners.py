@@ -15,6 +15,7 @@ from collections.abc import Callable
 from kvcd.config import Config
 from kvcd.directive import ConfigError
 
+PORTS = ("port", "tls-port")
 OWN_DESCRIPTORS = 64  # kept back from clients: listeners, the pool, the log, and connections that are being refused
 
 
@@ -26,9 +27,9 @@ class Use(enum.Enum):
     HELD = "held"  # never to listen: it keeps the address for those that do
 
 
-def service_sockets(config: Config, use: Use = Use.ALONE) -> list[socket.socket]:
-    """Return a bound socket for each address of `bind`. Raises ConfigError, and then leaves none open."""
-    port, keepalive_s = config.number("port"), config.number("tcp-keepalive")
+def service_sockets(config: Config, use: Use = Use.ALONE, *, directive: str = "port") -> list[socket.socket]:
+    """Return a bound socket for each address of `bind`; ``directive`` names the port. Raises ConfigError, and then leaves none open."""
+    port, keepalive_s = config.number(directive), config.number("tcp-keepalive")
     if not port:
         return []
     with contextlib.ExitStack() as opened:
@@ -50,9 +51,12 @@ def held_sockets(config: Config) -> list[socket.socket]:
     Workers may come and go meanwhile, and nobody else gets the port. Raises ConfigError when somebody has it already, be it
     the workers of another service.
     """
-    for sock in service_sockets(config):
-        sock.close()
-    return service_sockets(config, Use.HELD)
+    held = []
+    for directive in PORTS:
+        for sock in service_sockets(config, directive=directive):
+            sock.close()
+        held += service_sockets(config, Use.HELD, directive=directive)
+    return held
 
 
 def bound_sockets(host: str, port: int, use: Use = Use.ALONE, *, name: str = "bind") -> list[socket.socket]:

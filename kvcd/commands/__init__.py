@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from kvcd.commands import (
+    access,
     client,
     configuration,
     connection,
@@ -22,6 +23,7 @@ from kvcd.commands.registry import ANSWERS, HANDLERS
 __all__ = [
     "ANSWERS",
     "HANDLERS",
+    "access",
     "client",
     "configuration",
     "connection",

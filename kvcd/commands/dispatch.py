@@ -23,14 +23,14 @@ async def dispatch(client: ClientState, server: ServerState, args: list[bytes]) 
     """
     statistics = server.statistics
     try:
-        spec = _resolve(args)
+        spec = _resolve(server, args)
     except CommandError as refused:
         statistics.count_error(refused.text)
         return Error(refused.text)
     count = statistics.of(spec.name)
     client.last_command = spec.name
     try:
-        _admit(client, spec, args)
+        _admit(client, server, spec, args)
         if server.persistence.refuses_writes and ("write" in spec.flags or spec.name == "ping"):
             raise CommandError(MISCONF)
         _refuse_lost_keys(client, server, spec, args)
@@ -55,9 +55,9 @@ async def dispatch(client: ClientState, server: ServerState, args: list[bytes]) 
     return reply
 
 
-def _resolve(args: list[bytes]) -> CommandSpec:
+def _resolve(server: ServerState, args: list[bytes]) -> CommandSpec:
     """Return the command's row, or its subcommand's; raises CommandError."""
-    spec = lookup(args[0]) if b"|" not in args[0] else None
+    spec = lookup(server.names.known_as(args[0])) if b"|" not in args[0] else None
     if spec is None:
         raise CommandError(_unknown_command(args))
     if spec.subcommands and len(args) > 1:
@@ -68,12 +68,15 @@ def _resolve(args: list[bytes]) -> CommandSpec:
     return spec
 
 
-def _admit(client: ClientState, spec: CommandSpec, args: list[bytes]) -> None:
+def _admit(client: ClientState, server: ServerState, spec: CommandSpec, args: list[bytes]) -> None:
     """Check what can be known before the handler runs; raises CommandError."""
     if not spec.accepts(len(args)):
         raise CommandError(wrong_arity(spec.name))
     if not client.authenticated and "no_auth" not in spec.flags:
         raise CommandError("NOAUTH Authentication required.")
+    denied = server.access.refusal(client, spec, args)
+    if denied is not None:
+        raise CommandError(denied)
     for position in spec.key_positions(len(args)):
         if len(args[position]) > MAX_KEY_BYTES:
             raise CommandError(KEY_TOO_LONG)
