@@ -59,7 +59,7 @@ def _take_line(users: Users, name: bytes, words: list[bytes]) -> None:
 
 def path_of(config: Config) -> Path:
     """Return where the ACL file is: a name without a folder is in `dir`."""
-    return Path(config.text("dir")) / config.string("aclfile")
+    return Path(config.path("aclfile"))
 
 
 def read_file(config: Config, users: Users) -> dict[bytes, User]:

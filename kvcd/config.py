@@ -104,6 +104,11 @@ class Config:
         assert isinstance(value, tuple), f"{name} is no list"
         return tuple(item for item in value if isinstance(item, str))
 
+    def path(self, name: str) -> str:
+        """Return the value of a directive that is a path, from `dir` on where somebody set that; empty without one."""
+        path = self.string(name)
+        return os.path.join(self.text("dir"), path) if path and self._values["dir"] else path
+
     def lines(self, name: str) -> list[tuple[str, ...]]:
         """Return the arguments of each line of a directive that may have several, in their order."""
         return self._lines.get(name, [])
@@ -158,8 +163,8 @@ class Config:
     def text(self, name: str) -> str:
         """Return the value as CONFIG GET shows it."""
         directive = BY_NAME[name]
-        if directive.name == "dir" and not self._values["dir"]:
-            return os.getcwd()
+        if directive.name == "dir":
+            return os.path.abspath(directive.show(self._values["dir"]))
         return directive.show(self._values[directive.name])
 
     def origin(self, name: str) -> Origin:

@@ -92,7 +92,8 @@ def bound_sockets(host: str, port: int, use: Use = Use.ALONE, *, name: str = "bi
                 continue
             if error.errno == errno.EADDRINUSE:
                 raise ConfigError(
-                    f"port {port} on {address_name} is taken: another server listens there (redis-server?); stop it, or give another --port"
+                    f"Failed listening on port {port}: port {port} on {address_name} is taken: another server listens there (redis-server?); "
+                    "stop it, or give another --port"
                 ) from None
             raise ConfigError(f"{name} {address_name} port {port}: {error.strerror}") from None
         sock.setblocking(False)
@@ -122,7 +123,7 @@ def _keep_alive(sock: socket.socket, idle_s: int) -> None:
 
 def unix_listener(config: Config) -> socket.socket | None:
     """Return the listening socket that `unixsocket` names, whoever may have left one there before; None without one. Raises ConfigError."""
-    path = config.string("unixsocket")
+    path = config.path("unixsocket")
     if not path:
         return None
     with contextlib.suppress(FileNotFoundError):
@@ -142,9 +143,9 @@ def unix_listener(config: Config) -> socket.socket | None:
 
 def remove_unix_socket(config: Config) -> None:
     """Nobody listens at `unixsocket` any more."""
-    if config.string("unixsocket"):
+    if config.path("unixsocket"):
         with contextlib.suppress(OSError):
-            os.unlink(config.string("unixsocket"))
+            os.unlink(config.path("unixsocket"))
 
 
 async def serve_unix(factory: Callable[[], asyncio.BaseProtocol], sock: socket.socket, backlog: int) -> asyncio.AbstractServer:

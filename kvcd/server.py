@@ -420,6 +420,7 @@ async def _serve_alone(config: Config) -> int:
     log = logs.get_logger("server")
 
     def announce(server: Server) -> None:
+        log.notice("Server initialized")
         log.notice(
             "Ready to accept connections",
             port=server.port,

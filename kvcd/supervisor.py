@@ -217,6 +217,7 @@ class Supervisor:
         if self._is_announced or not all(other.is_ready for other in self._keepers):
             return
         self._is_announced = True
+        self._log.notice("Server initialized")
         self._log.notice(
             "Ready to accept connections",
             port=self._config.number("port"),

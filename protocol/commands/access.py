@@ -18,7 +18,6 @@ _ACL = (
         "6.0.0",
         "Removes users and closes their connections.",
         "username [username ...]",
-        tips=("request_policy:all_nodes", "response_policy:all_succeeded"),
     ),
     CommandSpec(
         "acl|dryrun", -4, _ADMIN, "server", "7.0.0", "Whether a user may run a command, without running it.", "username command [arg ...]"
@@ -37,7 +36,6 @@ _ACL = (
         "6.0.0",
         "Writes the users to the ACL file.",
         complexity=_PER_USER,
-        tips=("request_policy:all_nodes", "response_policy:all_succeeded"),
     ),
     CommandSpec(
         "acl|setuser",
@@ -48,7 +46,6 @@ _ACL = (
         "Makes a user, or changes one.",
         "username [rule [rule ...]]",
         "O(N) for N rules",
-        tips=("request_policy:all_nodes", "response_policy:all_succeeded"),
     ),
     CommandSpec("acl|users", 2, _ADMIN, "server", "6.0.0", "Names of all users.", complexity=_PER_USER),
     CommandSpec("acl|whoami", 2, _OPEN, "server", "6.0.0", "User of this connection."),
