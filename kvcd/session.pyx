@@ -96,7 +96,7 @@ cdef class Hub:
 
     def __dealloc__(self):
         free(self.read_buffer)
-        for address in self.spare_buffers:
+        for address in self.spare_buffers or ():  # None where the collector of cycles was here before
             free(<void *><size_t>address)
 
     cdef void set_time(self) noexcept:
@@ -281,7 +281,8 @@ cdef class Session:
         sock = transport.get_extra_info("socket")
         self.descriptor = sock.fileno()
         self.is_encrypted = transport.get_extra_info("sslcontext") is not None
-        transport.set_write_buffer_limits(0)
+        # uvloop's TLS says "full" as soon as it holds so much, its TCP only when it holds more.
+        transport.set_write_buffer_limits(1 if self.is_encrypted else 0)
         self.address = _shown_address(transport.get_extra_info("peername"), transport.get_extra_info("sockname"))
         self.local_address = _shown_address(transport.get_extra_info("sockname"), None)
         if hub.protected and not _is_local(transport.get_extra_info("peername")):

@@ -234,7 +234,10 @@ EVERYTHING = (1 << _BITS) - 1
 
 @dataclass(frozen=True, slots=True)
 class Category:
-    """Masks of one category: of the commands in it, and of what a rule for it reaches, which is all their subcommands too."""
+    """Masks of one category: of Redis's commands in it, and of what a rule for it reaches, which is all their subcommands too.
+
+    ``members`` leaves out kvcd's own commands, so that users are described in the words that Redis would choose.
+    """
 
     members: int
     reach: int
@@ -249,6 +252,7 @@ def _categories_by_command() -> dict[str, frozenset[str]]:
     return dict(sorted(found.items()))
 
 
+_REDIS_COMMANDS = frozenset(name for names in _REDIS_ROWS.values() for name in names.split())
 _CATEGORIES_OF = _categories_by_command()
 # The bit of each command, by its full name in lower case.
 BITS = {name: 1 << number for number, name in enumerate(_CATEGORIES_OF)}
@@ -282,7 +286,7 @@ def _category(name: str) -> Category:
     reached = 0
     for member in names:
         reached |= reach(member)
-    return Category(_mask(names), reached)
+    return Category(_mask(member for member in names if member in _REDIS_COMMANDS), reached)
 
 
 CATEGORY = {name: _category(name) for name in CATEGORIES}
