@@ -160,7 +160,7 @@ class AccessControl:
             callback()
 
     def _set_password(self, value: object) -> None:
-        self.users.set_default_password(str(value).encode("utf-8", "surrogateescape"))
+        self.users.follow_password(str(value).encode("utf-8", "surrogateescape"))
         self._changed()
 
     def _set_channels_default(self, value: object) -> None:

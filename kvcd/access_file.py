@@ -22,7 +22,7 @@ def load_users(config: Config) -> Users:
     """Return the users that a service begins with. Raises ConfigError."""
     users = Users()
     users.all_channels_by_default = config["acl-pubsub-default"] == "allchannels"
-    users.set_default_password(_encoded(config.string("requirepass")))
+    users.follow_password(_encoded(config.string("requirepass")))
     lines = config.lines("user")
     if lines and config.string("aclfile"):
         raise ConfigError(_BOTH)

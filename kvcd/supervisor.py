@@ -58,7 +58,7 @@ class Supervisor:
     def __init__(self, config: Config) -> None:
         self._config = config
         self._users = load_users(config)  # as they are now, for workers that are started later
-        config.on_change("requirepass", lambda value: self._users.set_default_password(str(value).encode("utf-8", "surrogateescape")))
+        config.on_change("requirepass", lambda value: self._users.follow_password(str(value).encode("utf-8", "surrogateescape")))
         self._log = logs.get_logger("supervisor")
         self._ledger = Ledger()
         self._switchboard = Switchboard(queue_limit_bytes=config.number("channel-queue-limit"), on_overrun=self._overrun)

@@ -8,7 +8,7 @@ import hmac
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from kvcd.access_rules import Denial, RuleError, Selector, has_spaces
+from kvcd.access_rules import UNKNOWN_COMMAND, Denial, RuleError, Selector, has_spaces
 from kvcd.configuration_text import split_arguments
 from kvcd.directive import ConfigError
 from protocol.command_spec import CommandSpec
@@ -167,6 +167,7 @@ class Users:
         """Begin with the default user alone."""
         self._users = {DEFAULT_USER: User.default()}
         self.all_channels_by_default = False  # `acl-pubsub-default allchannels`
+        self.password = b""  # `requirepass`, which users may have moved away from meanwhile
 
     def __iter__(self) -> Iterator[tuple[bytes, User]]:
         """Yield name and user, by name."""
@@ -205,8 +206,11 @@ class Users:
         """Remove a user; whether there was one. The default user stays."""
         return name != DEFAULT_USER and self._users.pop(name, None) is not None
 
-    def set_default_password(self, password: bytes) -> None:
-        """Take `requirepass`: the one password of the default user, none when it is empty."""
+    def follow_password(self, password: bytes) -> None:
+        """Take `requirepass`: the one password of the default user, none when it is empty. As in Redis the same once more changes nothing."""
+        if password == self.password:
+            return
+        self.password = password
         self.default.apply(b"resetpass")
         self.default.apply(b">" + password if password else b"nopass")
 
@@ -300,7 +304,9 @@ def _faults(user: User, words: Sequence[bytes]) -> Iterator[str]:
         try:
             user.apply(rule.strip(b"\t\r\n"))
         except RuleError as error:
-            yield f"{error}. "
+            # Redis names the word only where it names an unknown command.
+            head = f"Error in applying operation '{_shown(rule)}': " if str(error) == UNKNOWN_COMMAND else ""
+            yield f"{head}{error}. "
 
 
 def _shown(name: bytes) -> str:

@@ -53,6 +53,7 @@ def main() -> int:
     config, placement = Config.restored(start["config"]), Placement.from_plain(start["placement"])
     users = Users()
     users.all_channels_by_default = config["acl-pubsub-default"] == "allchannels"
+    users.follow_password(config.string("requirepass").encode("utf-8", "surrogateescape"))
     users.take(start["users"])
     logs.configure(config, worker=placement.place)
     return uvloop.run(_serve(config, users, placement, sock))

@@ -252,7 +252,7 @@ def _categories_by_command() -> dict[str, frozenset[str]]:
     return dict(sorted(found.items()))
 
 
-_REDIS_COMMANDS = frozenset(name for names in _REDIS_ROWS.values() for name in names.split())
+REDIS_COMMANDS = frozenset(name for names in _REDIS_ROWS.values() for name in names.split())
 _CATEGORIES_OF = _categories_by_command()
 # The bit of each command, by its full name in lower case.
 BITS = {name: 1 << number for number, name in enumerate(_CATEGORIES_OF)}
@@ -286,7 +286,7 @@ def _category(name: str) -> Category:
     reached = 0
     for member in names:
         reached |= reach(member)
-    return Category(_mask(member for member in names if member in _REDIS_COMMANDS), reached)
+    return Category(_mask(member for member in names if member in REDIS_COMMANDS), reached)
 
 
 CATEGORY = {name: _category(name) for name in CATEGORIES}
