@@ -92,8 +92,8 @@ def bound_sockets(host: str, port: int, use: Use = Use.ALONE, *, name: str = "bi
                 continue
             if error.errno == errno.EADDRINUSE:
                 raise ConfigError(
-                    f"Failed listening on port {port}: port {port} on {address_name} is taken: another server listens there (redis-server?); "
-                    "stop it, or give another --port"
+                    f"Failed listening on port {port}: port {port} on {address_name} is taken: another server listens there "
+                    "(redis-server?); stop it, or give another --port"
                 ) from None
             raise ConfigError(f"{name} {address_name} port {port}: {error.strerror}") from None
         sock.setblocking(False)

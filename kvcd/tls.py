@@ -24,11 +24,12 @@ DIRECTIVES = (
 )
 
 _CLIENT_CERTIFICATES = {"yes": ssl.CERT_REQUIRED, "optional": ssl.CERT_OPTIONAL, "no": ssl.CERT_NONE}
+# In their order: OpenSSL takes a range of them.
 _VERSIONS = {
-    "tlsv1": ssl.OP_NO_TLSv1,
-    "tlsv1.1": ssl.OP_NO_TLSv1_1,
-    "tlsv1.2": ssl.OP_NO_TLSv1_2,
-    "tlsv1.3": ssl.OP_NO_TLSv1_3,
+    "tlsv1": ssl.TLSVersion.TLSv1,
+    "tlsv1.1": ssl.TLSVersion.TLSv1_1,
+    "tlsv1.2": ssl.TLSVersion.TLSv1_2,
+    "tlsv1.3": ssl.TLSVersion.TLSv1_3,
 }
 _DEFAULT_VERSIONS = "TLSv1.2 TLSv1.3"
 
@@ -53,9 +54,11 @@ def _choose_versions(context: ssl.SSLContext, text: str) -> None:
     unknown = [word for word in wanted if word not in _VERSIONS]
     if unknown or not wanted:
         raise ConfigError(f"tls-protocols {text}: the versions are TLSv1, TLSv1.1, TLSv1.2 and TLSv1.3")
-    context.minimum_version = ssl.TLSVersion.MINIMUM_SUPPORTED
-    for word, option in _VERSIONS.items():
-        context.options = context.options & ~option if word in wanted else context.options | option
+    chosen = [number for number, word in enumerate(_VERSIONS) if word in wanted]
+    if chosen != list(range(chosen[0], chosen[-1] + 1)):
+        raise ConfigError(f"tls-protocols {text}: OpenSSL takes versions that follow each other, and one between these is missing")
+    versions = list(_VERSIONS.values())
+    context.minimum_version, context.maximum_version = versions[chosen[0]], versions[chosen[-1]]
 
 
 def _load_certificate(context: ssl.SSLContext, config: Config) -> None:

@@ -207,7 +207,7 @@ class Users:
         return name != DEFAULT_USER and self._users.pop(name, None) is not None
 
     def follow_password(self, password: bytes) -> None:
-        """Take `requirepass`: the one password of the default user, none when it is empty. As in Redis the same once more changes nothing."""
+        """Take `requirepass`: the one password of the default user, none when it is empty; as in Redis, the same again changes nothing."""
         if password == self.password:
             return
         self.password = password

@@ -164,7 +164,8 @@ def test_the_commands_about_users_answer_as_redis_does(pair: Pair, resp: int) ->
         "ACL GENPASS x", "ACL GENPASS 1 2", "ACL LOG x", "ACL LOG 1 2", "ACL LOG 0", "ACL LOG -1", "ACL LOG RESET", "ACL LOG", "ACL SAVE",
         "ACL LOAD", "ACL SAVE x", "ACL DRYRUN", "ACL DRYRUN nobody ping", "ACL DRYRUN default", "ACL DRYRUN default nonsense",
         "ACL DRYRUN default config", "ACL DRYRUN default config nonsense", "ACL DRYRUN b config get x", "ACL DRYRUN b get y",
-        "ACL DRYRUN b get x", "ACL DRYRUN b get x y", "CONFIG GET acllog-max-len", "CONFIG GET acl-pubsub-default", "CLIENT KILL USER nobody", "CLIENT KILL USER b",
+        "ACL DRYRUN b get x", "ACL DRYRUN b get x y", "CONFIG GET acllog-max-len", "CONFIG GET acl-pubsub-default",
+        "CLIENT KILL USER nobody", "CLIENT KILL USER b",
     ):  # fmt: skip
         pair.same(line)
     pair.same("ACL SETUSER", "with space")
