@@ -16,6 +16,15 @@ REFUSALS = {
     Denial.KEY: "NOPERM this user has no permissions to access one of the keys used as arguments",
     Denial.CHANNEL: "NOPERM this user has no permissions to access one of the channels used as arguments",
 }
+_RULES_CHANGED = (
+    "NOPERM ACLs rules changed between the moment the transaction was accumulated and the EXEC call. "
+    "This command is no longer allowed for the following reason: {}"
+)
+_REASONS_AT_EXEC = {
+    Denial.COMMAND: "no permission to execute the command or subcommand",
+    Denial.KEY: "no permission to touch the specified keys",
+    Denial.CHANNEL: "no permission to access one of the channels used as arguments",
+}
 
 
 class AccessControl:
@@ -100,6 +109,13 @@ class AccessControl:
         self._note(client, reason=reason.name.lower(), context=context, about=about, username=client.user)
         return REFUSALS[reason].format(spec.name)
 
+    def refusal_at_exec(self, client: ClientState, spec: CommandSpec, args: Sequence[bytes]) -> str | None:
+        """Return the error for a queued command that the client might run when it was queued, and may not any more; None when it may."""
+        denied = self.check(client, spec, args)
+        if self.refusal(client, spec, args, context="multi") is None or denied is None:
+            return None
+        return _RULES_CHANGED.format(_REASONS_AT_EXEC[denied[0]])
+
     def _note(self, client: ClientState, *, reason: str, context: str, about: bytes, username: bytes) -> None:
         now_ms = self._now_ms()
         line = self._describe(client, now_ms).rstrip(b"\n")
@@ -141,13 +157,12 @@ class AccessControl:
 
     def _may_hear_all(self, client: ClientState) -> bool:
         user = self.users.get(client.user)
-        subscribed = getattr(client, "subscribed_channels", None)
-        if user is None or subscribed is None:
+        modes = getattr(client, "modes", None)
+        if user is None or modes is None:
             return True
-        channels, patterns = subscribed()
         return all(
             any(selector.allows_channel(name, is_pattern=is_pattern) for selector in user.selectors)
-            for names, is_pattern in ((channels, False), (patterns, True))
+            for names, is_pattern in ((modes.channels, False), (modes.shard_channels, False), (modes.patterns, True))
             for name in names
         )
 
