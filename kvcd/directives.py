@@ -74,8 +74,9 @@ OWN = (
               SERVICE, Standing.OWN, mutable=False, maximum=65535),
     Directive("admin-bind", Kind.LIST, "127.0.0.1", "addresses that the admin port is open on",
               SERVICE, Standing.OWN, mutable=False),
-    Directive("log-format", Kind.CHOICE, "auto", "json, console, plain (redis-server's lines), or auto: console on a terminal, json elsewhere; plain where "
-              "kvcd was started as redis-server is",
+    Directive("log-format", Kind.CHOICE, "auto",
+              "json, console, plain (redis-server's lines), or auto: console on a terminal, json elsewhere, plain where kvcd was started "
+              "as redis-server is",
               LOGS, Standing.OWN, mutable=False, choices=("auto", "json", "console", "plain")),
 )
 
