@@ -51,13 +51,14 @@ def local_url(config: Config) -> str:
     """Return the URL under which this machine reaches the service."""
     if config.number("port") == 0 and config.string("unixsocket"):
         return f"unix://{os.path.abspath(config.path('unixsocket'))}"
+    scheme, port = ("redis", config.number("port")) if config.number("port") else ("rediss", config.number("tls-port"))
     hosts = [host.removeprefix("-") for host in config.strings("bind")]
     host = next((host for host in hosts if host not in ("*", "0.0.0.0", "::", "::*")), "127.0.0.1")
     if any(host in ("*", "0.0.0.0") for host in hosts) or not hosts:
         host = "127.0.0.1"
     elif all(host in ("::", "::*") for host in hosts):
         host = "::1"
-    return f"redis://[{host}]:{config.number('port')}" if ":" in host else f"redis://{host}:{config.number('port')}"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
 def tell_supervisor(config: Config, state: str) -> None:

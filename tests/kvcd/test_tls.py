@@ -17,6 +17,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from kvcd.config import Config, ConfigError
+from kvcd.ping import ping
 from kvcd.tls import server_context
 from tests.kvcd.certificates import Authority, Certificate
 from tests.kvcd.worker_servers import fields_of
@@ -165,6 +166,11 @@ def test_redis_cli_speaks_tls(secure: tuple[int, ServerProcess], authority: Auth
     assert done.stdout == "PONG\n"
 
 
+def test_a_health_check_asks_over_tls(secure: tuple[int, ServerProcess]) -> None:
+    port, _ = secure
+    assert ping(f"rediss://127.0.0.1:{port}", timeout_s=DEADLINE_S) == b"+PONG"
+
+
 def test_every_worker_speaks_tls(secure: tuple[int, ServerProcess], authority: Authority) -> None:
     port, server = secure
     with server.connect() as wire:
@@ -208,6 +214,7 @@ def test_clients_must_show_certificates_where_that_is_asked(
     given = flags(authority, certificate, port=0, unixsocket=str(tmp_path / "socket"))
     with servers.kvcd(**given):
         port = int(given["tls_port"])
+        assert ping(f"rediss://127.0.0.1:{port}", timeout_s=DEADLINE_S).startswith(b"-NOAUTH")
         with client_of(port, authority, **own) as client:
             assert client.ping()
         for wrong in ({}, strange):
