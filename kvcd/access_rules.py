@@ -213,7 +213,10 @@ class Selector:
         if not self._allows_command(spec, args):
             return Denial.COMMAND, 0
         if not self.all_keys:
-            for key in key_accesses(spec, args):
+            keys = key_accesses(spec, args)
+            if keys is None:
+                return Denial.KEY, min(1, len(args) - 1)
+            for key in keys:
                 needed = (Access.READ if key.reads else Access(0)) | (Access.WRITE if key.writes else Access(0))
                 if not isinstance(args[key.position], bytes):
                     continue  # too long for a key, as the handler will say

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from protocol.command_spec import CommandSpec, KeySpec
@@ -19,10 +19,16 @@ class KeyAccess:
     writes: bool
 
 
-def key_accesses(spec: CommandSpec, args: Sequence[bytes]) -> list[KeyAccess]:
-    """Return the keys of a call whose number of arguments is right, in their order. ``args`` begins with the command's name."""
-    if spec.name == "prefix.set":
-        return list(_chain_accesses(args))
+def key_accesses(spec: CommandSpec, args: Sequence[bytes]) -> list[KeyAccess] | None:
+    """Return the keys of a call whose number of arguments is right, in their order; None when nobody knows how to find them.
+
+    ``args`` begins with the command's name.
+    """
+    special = _SPECIAL.get(spec.name)
+    if special is not None:
+        return list(special(args))
+    if "movablekeys" in spec.flags:
+        return None  # whoever adds such a command says below where its keys are
     return [KeyAccess(position, *_access(spec, keys, args)) for keys in spec.keys for position in _positions(keys, len(args))]
 
 
@@ -61,3 +67,34 @@ def _chain_accesses(args: Sequence[bytes]) -> Iterator[KeyAccess]:
             break
         position += 2
     yield from (KeyAccess(at, reads=False, writes=True) for at in range(position, len(args), 2))
+
+
+def _sort_accesses(args: Sequence[bytes]) -> Iterator[KeyAccess]:
+    """SORT key [BY pattern] [LIMIT offset count] [GET pattern ...] [ASC | DESC] [ALPHA] [STORE destination]: the last STORE counts."""
+    yield KeyAccess(1, reads=True, writes=False)
+    destination, position = 0, 2
+    while position < len(args):
+        word = args[position].lower()
+        if word == b"store" and position + 1 < len(args):
+            destination = position + 1
+        position += {b"limit": 3, b"get": 2, b"by": 2, b"store": 2}.get(word, 1)
+    if destination:
+        yield KeyAccess(destination, reads=False, writes=True)
+
+
+def _migrate_accesses(args: Sequence[bytes]) -> Iterator[KeyAccess]:
+    """MIGRATE host port key-or-nothing database timeout ... [KEYS key ...]."""
+    positions: Sequence[int] = (3,)
+    for position in range(6, len(args)):
+        if args[position].lower() == b"keys" and not args[3]:
+            positions = range(position + 1, len(args))
+            break
+    yield from (KeyAccess(position, reads=True, writes=True) for position in positions)
+
+
+_SPECIAL: dict[str, Callable[[Sequence[bytes]], Iterator[KeyAccess]]] = {
+    "prefix.set": _chain_accesses,
+    "sort": _sort_accesses,
+    "sort_ro": _sort_accesses,
+    "migrate": _migrate_accesses,
+}
