@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from kvcd.tls_listeners import TlsListeners
 
 MAINTENANCE_SHARE = 0.02  # of the time, for expiry and other work of the store; ten times that while much has expired
+EVICTION_SLICE_MS = 0.5  # of eviction ahead of need between two turns of the event loop
 URGENT_PAUSE_S = 0.02  # between two turns of background work while there is more of it
 EXIT_FAILURE = 1
 
@@ -74,6 +75,7 @@ class Server:
         self._remote: RemoteNodes | None = None
         self._is_maintaining = False
         self._is_urgent = False
+        self._is_evicting = False
         self._listeners: list[asyncio.AbstractServer | TlsListeners] = []
         self._output_watch = OutputWatch()
         self._operations = (0, time.monotonic())
@@ -129,7 +131,11 @@ class Server:
         self._hub = Hub(self, FastLane(self._store), asyncio.get_running_loop(), logs.get_logger("session"))
         self._hub.next_id = self.service.placement.first_client_id
         self._apply_limits()
-        for name in ("maxmemory", "inflight-share", "pinned-share", "maxclients", "protected-mode"):
+        for name in ("maxmemory", "inflight-share", "pinned-share", "eviction-low-watermark", "eviction-high-watermark"):
+            config.on_change(name, lambda _value: asyncio.get_running_loop().call_soon(self._apply_limits))
+        for name in ("maxclients", "protected-mode"):
+            config.on_change(name, lambda _value: asyncio.get_running_loop().call_soon(self._apply_limits))
+        for name in ("lookup-protection-ms", "lookup-protection-share", "lease-share"):
             config.on_change(name, lambda _value: asyncio.get_running_loop().call_soon(self._apply_limits))
         for name in ("proto-max-bulk-len", "client-query-buffer-limit", "stall-limit-ms", "chain-inference"):
             config.on_change(name, lambda _value: asyncio.get_running_loop().call_soon(self._apply_limits))
@@ -217,6 +223,13 @@ class Server:
         config, hub = self.config, self._hub
         self._store.set_maxmemory(config.number("maxmemory"))
         self._store.set_shares(inflight=_share(config, "inflight-share"), pinned=_share(config, "pinned-share"))
+        self._store.set_protection(
+            lookup_ms=config.number("lookup-protection-ms"), lookup_share=_share(config, "lookup-protection-share"),
+            lease_share=_share(config, "lease-share"),
+        )
+        self._store.set_watermarks(
+            low=_fine_share(config, "eviction-low-watermark"), high=_fine_share(config, "eviction-high-watermark"), on_low=self._evict_soon
+        )
         self._limit_clients()
         hub.stall_limit_ms = config.number("stall-limit-ms")
         hub.lanes_limit = config.number("batches-in-flight")
@@ -309,6 +322,30 @@ class Server:
             self.service.report(self)
             self.service.tell_changes(self.changes())
 
+    def _evict_soon(self) -> None:
+        """Few pages are free: make room in the loop's next turn, when the command that took them is answered."""
+        if not self._is_evicting:
+            self._is_evicting = True
+            asyncio.get_running_loop().call_soon(self._evict)
+
+    def _evict(self) -> None:
+        if self._pool is None and self._remote is None:
+            return
+        if self._remote is None:
+            self._evict_slice()
+        else:
+            waiting.run(self._evict_slice)
+
+    def _evict_slice(self) -> None:
+        """Evict ahead of need for a little while, and again in the loop's next turn, until enough is free."""
+        more = False
+        try:
+            more = self._store.evict_ahead(EVICTION_SLICE_MS)
+        finally:
+            self._is_evicting = False
+            if more:
+                self._evict_soon()
+
     def _maintain(self, budget_ms: float) -> None:
         """Background work of the store, which may wait for memory nodes."""
         try:
@@ -367,6 +404,10 @@ class Server:
 
 def _share(config: Config, name: str) -> float:
     return config.number(name) / 100
+
+
+def _fine_share(config: Config, name: str) -> float:
+    return config.number(name) / 10_000
 
 
 def _answer(server: ServerState, answering: Answering, message: Message) -> object:
