@@ -10,6 +10,8 @@ from storage.interface import StoreInterface
 from storage.store import MAX_KEY_BYTES
 
 if TYPE_CHECKING:
+    from kvcd.access_control import AccessControl
+    from kvcd.command_names import CommandNames
     from kvcd.config import Config
     from kvcd.database_order import DatabaseOrder
     from kvcd.persistence import Persistence
@@ -40,7 +42,7 @@ class ClientState(Protocol):
 
     Addresses are in Redis's form (``127.0.0.1:6379``, ``[::1]:6379``, ``/path/to.sock:0``). Times are Unix
     milliseconds. A handler may change ``name``, ``db``, ``resp``, ``authenticated``, ``user``, ``lib_name``,
-    ``lib_ver``, ``last_command`` and ``close_after_reply``; the rest belongs to the session.
+    ``lib_ver``, ``last_command``, ``slow_reasons`` and ``close_after_reply``; the rest belongs to the session.
     """
 
     id: int
@@ -81,6 +83,8 @@ class ServerState(Protocol):
     statistics: Statistics
     service: Service  # what this worker and others make together
     persistence: Persistence
+    access: AccessControl  # who may do what
+    names: CommandNames  # under which commands are known (rename-command)
     databases: int
     order: DatabaseOrder  # which place of the pool each database number means; ``ClientState.db`` is a place
     port: int

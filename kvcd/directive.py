@@ -99,6 +99,7 @@ class Directive:
     harmless: tuple[str, ...] = ()
     refusal: str = ""
     shown: bool = True  # False: a line of a file only, never in CONFIG GET
+    repeats: bool = False  # every line counts, and adds to those before it (``Config.lines``)
 
     def is_met(self, value: Value) -> bool:
         """Whether ``value`` is one of those that kvcd does as asked, although the directive means nothing here or is refused."""

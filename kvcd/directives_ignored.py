@@ -75,26 +75,14 @@ _ROWS: dict[str, str] = {
         cluster-replica-validity-factor=cluster-slave-validity-factor i 10
         cluster-require-full-coverage y yes
     """,
-    "kvcd does not speak TLS": """
-        tls-auth-clients c yes no,yes,optional
-        tls-ca-cert-dir t
-        tls-ca-cert-file t
-        tls-cert-file t
-        tls-ciphers t
-        tls-ciphersuites t
+    "kvcd is never a TLS client, and its cache of sessions is OpenSSL's": """
         tls-client-cert-file t
         tls-client-key-file t
         tls-client-key-file-pass t
-        tls-cluster y no
-        tls-dh-params-file t
-        tls-key-file t
-        tls-key-file-pass t
-        tls-prefer-server-ciphers y no
-        tls-protocols t
-        tls-replication y no
+        tls-cluster =y no
+        tls-replication =y no
         tls-session-cache-size i 20480
         tls-session-cache-timeout i 300
-        tls-session-caching y yes
     """,
     "values here are strings": """
         hash-max-listpack-entries=hash-max-ziplist-entries i 512 0 max
@@ -137,8 +125,6 @@ _ROWS: dict[str, str] = {
         notify-keyspace-events =e
     """,
     "no such feature here": """
-        acl-pubsub-default c resetchannels allchannels,resetchannels
-        acllog-max-len i 128 0 max
         bind-source-addr t
         busy-reply-threshold=lua-time-limit i 5000 0 max
         enable-module-command !c no no,yes,local

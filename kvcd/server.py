@@ -16,9 +16,13 @@ from typing import TYPE_CHECKING
 import uvloop
 
 from kvcd import logs
+from kvcd.access_control import AccessControl
+from kvcd.access_file import load_users
 from kvcd.channel import Message
 from kvcd.client_memory import too_many
+from kvcd.command_names import CommandNames
 from kvcd.commands import ANSWERS
+from kvcd.commands.client import describe
 from kvcd.commands.registry import Answering
 from kvcd.config import Config, available_memory_bytes
 from kvcd.context import ClientState, ServerState, SlowReason
@@ -33,6 +37,7 @@ from kvcd.run_times import NEVER_NS
 from kvcd.service import SAVE_AT_END, Service
 from kvcd.session import Hub, Session
 from kvcd.statistics import Statistics
+from kvcd.users import DEFAULT_USER, Users
 from storage.database_order import read_order, write_order
 from storage.fabric import waiting
 from storage.opening import OpenedPool, open_pool
@@ -42,6 +47,7 @@ from storage.store import Store
 
 if TYPE_CHECKING:
     from kvcd.remote_nodes import RemoteNodes
+    from kvcd.tls_listeners import TlsListeners
 
 EACH_COMMAND_BELOW_US = 100  # a slow log that wants such short ones wants to know each of them, not which run it was in
 MAINTENANCE_SHARE = 0.02  # of the time, for expiry and other work of the store; ten times that while much has expired
@@ -56,11 +62,13 @@ class Server:
     Implements ``kvcd.context.ServerState``.
     """
 
-    def __init__(self, config: Config, service: Service) -> None:
+    def __init__(self, config: Config, service: Service, users: Users) -> None:
         self.config = config
         self.service = service
         self.log = logs.get_logger("server")
         self.statistics = Statistics()
+        self.names = CommandNames(config.lines("rename-command"))
+        self.access = AccessControl(config, users, clients=lambda: self.clients.values(), describe=partial(describe, self), now_ms=self.now_ms)
         self.databases = config.number("databases")
         self.order = DatabaseOrder(self.databases)
         self.port = config.number("port")
@@ -76,7 +84,7 @@ class Server:
         self._is_maintaining = False
         self._is_urgent = False
         self._is_evicting = False
-        self._listeners: list[asyncio.AbstractServer] = []
+        self._listeners: list[asyncio.AbstractServer | TlsListeners] = []
         self._output_watch = OutputWatch()
         self._operations = (0, time.monotonic())
         self._operations_per_second = 0
@@ -162,12 +170,14 @@ class Server:
             config.on_change(name, lambda _value: asyncio.get_running_loop().call_soon(self._apply_limits))
         for name in ("maxmemory", "inflight-share", "pinned-share", "eviction-low-watermark", "eviction-high-watermark"):
             config.on_change(name, lambda _value: asyncio.get_running_loop().call_soon(self._apply_limits))
-        for name in ("maxclients", "requirepass", "protected-mode"):
+        for name in ("maxclients", "protected-mode"):
             config.on_change(name, lambda _value: asyncio.get_running_loop().call_soon(self._apply_limits))
         for name in ("lookup-protection-ms", "lookup-protection-share", "lease-share", "pair-eviction"):
             config.on_change(name, lambda _value: asyncio.get_running_loop().call_soon(self._apply_limits))
         for name in ("proto-max-bulk-len", "client-query-buffer-limit", "stall-limit-ms", "chain-inference"):
             config.on_change(name, lambda _value: asyncio.get_running_loop().call_soon(self._apply_limits))
+        self.access.on_change(self._apply_access)
+        self._hold_back(SlowReason.RENAMED, self.names.changes_fast_names)
         for name in ("save", "stop-writes-on-bgsave-error"):
             config.on_change(name, lambda _value: asyncio.get_running_loop().call_soon(self._refuse_writes))
         for name in ("slowlog-log-slower-than", "slowlog-max-len", "latency-monitor-threshold", "latency-tracking"):
@@ -293,9 +303,15 @@ class Server:
         hub.infers_chains = config.flag("chain-inference")
         hub.max_bulk_bytes = config.number("proto-max-bulk-len")
         hub.query_buffer_limit_bytes = config.number("client-query-buffer-limit")
-        hub.password_required = bool(config.string("requirepass"))
-        hub.protected = config.flag("protected-mode") and not hub.password_required
+        self._apply_access()
         hub.wake()
+
+    def _apply_access(self) -> None:
+        """Take over what the default user may do: every new connection is that one."""
+        hub = self._hub
+        hub.password_required = self.access.needs_login
+        hub.first_slow_reasons = self.access.slow_reasons_of(DEFAULT_USER)
+        hub.protected = self.config.flag("protected-mode") and self.access.is_open
 
     def _limit_clients(self) -> None:
         """Let in as many clients as `maxclients` and the other workers leave."""
@@ -306,13 +322,20 @@ class Server:
         """Open every socket that the configuration names."""
         loop, placement = asyncio.get_running_loop(), self.service.placement
         backlog = self.config.number("tcp-backlog")
-        for sock in service_sockets(self.config, Use.SHARED if placement.workers > 1 else Use.ALONE):
+        use = Use.SHARED if placement.workers > 1 else Use.ALONE
+        for sock in service_sockets(self.config, use):
             self._listeners.append(await loop.create_server(lambda: Session(self._hub), sock=sock, backlog=backlog))
+        if self.config.number("tls-port"):
+            from kvcd.tls_listeners import TlsListeners  # only who speaks TLS loads OpenSSL
+
+            secure = TlsListeners(self.config, lambda: Session(self._hub), service_sockets(self.config, use, directive="tls-port"))
+            await secure.open()
+            self._listeners.append(secure)
         unix = socket.socket(fileno=placement.unix_descriptor) if placement.unix_descriptor >= 0 else unix_listener(self.config)
         if unix is not None:
             self._listeners.append(await serve_unix(lambda: Session(self._hub), unix, backlog))
         if not self._listeners:
-            raise ConfigError("nothing to listen on: port is 0 and there is no unixsocket")
+            raise ConfigError("nothing to listen on: port and tls-port are 0 and there is no unixsocket")
 
     def stop_soon(self) -> None:
         """Let ``serve`` end."""
@@ -471,7 +494,7 @@ def _answer(server: ServerState, answering: Answering, message: Message) -> obje
 
 
 async def serve(
-    config: Config, service: Service, *, on_ready: Callable[[Server], object], on_stop: Callable[[], object] = lambda: None
+    config: Config, service: Service, users: Users, *, on_ready: Callable[[Server], object], on_stop: Callable[[], object] = lambda: None
 ) -> bool:
     """Serve until the end is asked for, by SIGTERM, SIGINT, SHUTDOWN, or because the supervisor is gone.
 
@@ -482,7 +505,7 @@ async def serve(
     possible = raise_descriptor_limit(clients)
     if possible < clients:
         log.warning("fewer clients than maxclients: the descriptor limit (ulimit -n) is lower", maxclients=clients, possible=possible)
-    server = Server(config, service)
+    server = Server(config, service, users)
     loop = asyncio.get_running_loop()
 
     def heed_signals() -> None:
@@ -517,6 +540,7 @@ async def _serve_alone(config: Config) -> int:
     log = logs.get_logger("server")
 
     def announce(server: Server) -> None:
+        log.notice("Server initialized")
         log.notice(
             "Ready to accept connections",
             port=server.port,
@@ -532,7 +556,8 @@ async def _serve_alone(config: Config) -> int:
             on_ready: Callable[[Server], object] = announce
             if config.number("admin-port"):
                 on_ready = await _open_admin_port(config, opened, announce)
-            saved = await serve(config, Service(), on_ready=on_ready, on_stop=lambda: tell_supervisor(config, "STOPPING=1"))
+            users = load_users(config)
+            saved = await serve(config, Service(), users, on_ready=on_ready, on_stop=lambda: tell_supervisor(config, "STOPPING=1"))
     except (PoolError, SnapshotError, OSError) as error:
         log.warning("cannot start", reason=str(error))
         sys.stderr.write(f"kvcd: {error}\n")

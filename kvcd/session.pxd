@@ -29,6 +29,7 @@ cdef class Hub:
     cdef public object log
     cdef public object password_required # whether new connections must authenticate
     cdef public int slow_reasons         # kvcd.context.SlowReason bits: every command of every client takes the slow lane, which looks at it
+    cdef public int first_slow_reasons   # those that a new client begins with
     cdef public bint protected           # protected mode: no password, open to the network
     cdef public uint64_t max_clients
     cdef public uint64_t query_buffer_limit_bytes
@@ -88,6 +89,7 @@ cdef class Session:
     cdef object queue                    # chunks that the socket did not take yet
     cdef uint64_t queued_bytes
     cdef size_t chunk_position           # how much of the first chunk is sent
+    cdef bint is_encrypted               # TLS: only the transport may write
     cdef bint transport_busy             # the transport holds bytes: no direct send until it resumes us
     cdef bint reading_paused
     cdef bint closed

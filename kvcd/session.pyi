@@ -14,6 +14,7 @@ class Hub:
     password_required: bool
     protected: bool
     slow_reasons: int
+    first_slow_reasons: int
     max_clients: int
     query_buffer_limit_bytes: int
     max_bulk_bytes: int

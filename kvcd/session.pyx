@@ -39,6 +39,7 @@ cdef enum:
     PIECE_BYTES = 262144           # of a large value, given to the transport when the socket is full
     SENT_AT_ONCE_BYTES = 4194304   # of large values in one go: other clients wait meanwhile
     SPARE_BUFFERS = 16
+    UNAUTHENTICATED_OUTPUT_BYTES = 17408  # unread replies of a client that has not logged in: Redis's 16 KiB and 1 KiB
 
 # What a session may have to do, on a stack of its own where the store may wait.
 cdef enum Work:
@@ -52,10 +53,17 @@ _FAST_NAMES = (
     "NULL", "get", "set", "mget", "mset", "exists", "del", "unlink", "strlen", "ttl", "pttl", "ping", "prefix.match",
     "prefix.exists", "prefix.get", "prefix.set",
 )
-# What redis-server says in protected mode, in our words behind its code.
+# redis-server's words, which clients show.
 _PROTECTED_MODE = (
-    b"-DENIED kvcd runs in protected mode: it has no password and answers this machine only. To open it, set a password "
-    b"(requirepass), or turn protected-mode off where the network is trusted.\r\n"
+    b"-DENIED Redis is running in protected mode because protected mode is enabled and no password is set for the default user. In this "
+    b"mode connections are only accepted from the loopback interface. If you want to connect from external computers to Redis you may "
+    b"adopt one of the following solutions: 1) Just disable protected mode sending the command 'CONFIG SET protected-mode no' from the "
+    b"loopback interface by connecting to Redis from the same host the server is running, however MAKE SURE Redis is not publicly "
+    b"accessible from internet if you do so. Use CONFIG REWRITE to make this change permanent. 2) Alternatively you can just disable the "
+    b"protected mode by editing the Redis configuration file, and setting the protected mode option to 'no', and then restarting the "
+    b"server. 3) If you started the server manually just for testing, restart it with the '--protected-mode no' option. 4) Setup a an "
+    b"authentication password for the default user. NOTE: You only need to do one of the above things in order for the server to start "
+    b"accepting connections from the outside.\r\n"
 )
 
 
@@ -90,7 +98,7 @@ cdef class Hub:
 
     def __dealloc__(self):
         free(self.read_buffer)
-        for address in self.spare_buffers:
+        for address in self.spare_buffers or ():  # None where the collector of cycles was here before
             free(<void *><size_t>address)
 
     cdef void set_time(self) noexcept:
@@ -275,7 +283,9 @@ cdef class Session:
         self.created_at_ms = self.last_interaction_ms = self.stalled_since_ms = hub.now_ms
         sock = transport.get_extra_info("socket")
         self.descriptor = sock.fileno()
-        transport.set_write_buffer_limits(0)
+        self.is_encrypted = transport.get_extra_info("sslcontext") is not None
+        # uvloop's TLS says "full" as soon as it holds so much, its TCP only when it holds more.
+        transport.set_write_buffer_limits(1 if self.is_encrypted else 0)
         self.address = _shown_address(transport.get_extra_info("peername"), transport.get_extra_info("sockname"))
         self.local_address = _shown_address(transport.get_extra_info("sockname"), None)
         if hub.protected and not _is_local(transport.get_extra_info("peername")):
@@ -291,6 +301,7 @@ cdef class Session:
         hub.clients[self.id] = self
         self.db = hub.first_database
         self.authenticated = not hub.password_required
+        self.slow_reasons = hub.first_slow_reasons
         self.parser.max_bulk_bytes = hub.max_bulk_bytes
 
     def _refuse(self, bytes text) -> None:
@@ -367,7 +378,8 @@ cdef class Session:
             self.region = self.own + self.held
             # Not all the room there is: what follows this command, perhaps a large value, is to fit what is claimed at a time.
             self.region_bytes = min(self.own_capacity - self.held, self.parser.wanted() + self.hub.read_buffer_bytes)
-        return self
+        # uvloop's TLS asks a buffer for its length, which a session has none of.
+        return memoryview(self) if self.is_encrypted else self
 
     def __getbuffer__(self, Py_buffer *buffer, int flags):
         PyBuffer_FillInfo(buffer, self, self.region, self.region_bytes, 0, flags)
@@ -857,7 +869,7 @@ cdef class Session:
         out.length = 0
         if self.closed:
             return 0
-        if not self.queue and not self.transport_busy:
+        if not self.queue and not self.transport_busy and not self.is_encrypted:
             sent = send(self.descriptor, out.data, length, MSG_DONTWAIT | MSG_NOSIGNAL)
             if sent < 0:
                 if errno != EAGAIN and errno != EINTR:
@@ -868,6 +880,10 @@ cdef class Session:
             self.net_output_bytes += sent
             self.hub.net_output_bytes += sent
         if <size_t>sent < length:
+            if not self._authenticated and length - sent > UNAUTHENTICATED_OUTPUT_BYTES:
+                self.hub.log.verbose("closing a client that has not logged in and does not read its replies", client=self.id)
+                self.transport.abort()
+                return 0
             self._queue_chunks([PyBytes_FromStringAndSize(out.data + sent, length - sent)])
         if out.capacity > 4194304:
             out_clear(out, 0)
@@ -908,7 +924,7 @@ cdef class Session:
                 available = budget
             sent = -1
             piece = None
-            if place != NULL:
+            if place != NULL and not self.is_encrypted:
                 sent = send(self.descriptor, place, available, MSG_DONTWAIT | MSG_NOSIGNAL)
                 if sent < 0:
                     if errno == EINTR:

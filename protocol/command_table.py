@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from protocol.command_spec import CommandSpec, CommandStatus, KeySpec, Lane
-from protocol.commands import bitmap, cluster, connection, diagnosis, generic, prefix, replication, service, strings
+from protocol.commands import access, bitmap, cluster, connection, diagnosis, generic, prefix, replication, service, strings
 
 __all__ = ["COMMANDS", "CommandSpec", "CommandStatus", "KeySpec", "Lane", "lookup", "lookup_subcommand"]
 
@@ -11,6 +11,7 @@ COMMANDS: dict[bytes, CommandSpec] = {
     row.name.encode(): row
     for rows in (
         connection.ROWS,
+        access.ROWS,
         service.ROWS,
         diagnosis.ROWS,
         replication.ROWS,

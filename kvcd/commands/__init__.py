@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from kvcd.commands import (
+    access,
     bitfield,
     bits,
     client,
@@ -37,6 +38,7 @@ from kvcd.commands.registry import ANSWERS, HANDLERS
 __all__ = [
     "ANSWERS",
     "HANDLERS",
+    "access",
     "bitfield",
     "bits",
     "client",

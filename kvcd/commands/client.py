@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kvcd.commands.arguments import SYNTAX_ERROR, CommandError, parse_integer, shown
-from kvcd.commands.connection import DEFAULT_USER, checked_name, is_printable_name
+from kvcd.commands.connection import checked_name, is_printable_name
 from kvcd.commands.registry import answers, handles
 from kvcd.context import ClientState, ServerState
 from kvcd.portable import portable, restored
@@ -143,7 +143,7 @@ async def handle_client_kill(client: ClientState, server: ServerState, args: lis
         if word.lower() == b"skipme" and value.lower() in (b"yes", b"no"):
             skip_me = value.lower() == b"yes"
         else:
-            filters.append(_kill_filter(word.lower(), value))
+            filters.append(_kill_filter(server, word.lower(), value))
     return await _kill_everywhere(client, server, filters, skip_me=skip_me)
 
 
@@ -151,7 +151,7 @@ def _text(value: bytes) -> str:
     return value.decode("utf-8", "surrogateescape")
 
 
-def _kill_filter(word: bytes, value: bytes) -> tuple[str, str]:
+def _kill_filter(server: ServerState, word: bytes, value: bytes) -> tuple[str, str]:
     """Return the test that one filter of CLIENT KILL makes; raises CommandError."""
     if word == b"id":
         refusal = "ERR client-id should be greater than 0"
@@ -166,7 +166,7 @@ def _kill_filter(word: bytes, value: bytes) -> tuple[str, str]:
     if word == b"laddr":
         return "local_address", _text(value)
     if word == b"user":
-        if value != DEFAULT_USER:
+        if server.access.users.get(value) is None:
             raise CommandError(f"ERR No such user '{shown(value)}'")
         return "user", _text(value)
     raise CommandError(SYNTAX_ERROR)

@@ -25,7 +25,7 @@ async def dispatch(client: ClientState, server: ServerState, args: list[bytes]) 
     """
     statistics = server.statistics
     try:
-        spec = _resolve(args)
+        spec = _resolve(server, args)
     except CommandError as refused:
         statistics.count_error(refused.text)
         return Error(refused.text)
@@ -74,9 +74,9 @@ def _note_time(client: ClientState, server: ServerState, spec: CommandSpec, args
         statistics.latency.note(event, duration_ms=duration_us // 1000, at_s=server.now_ms() // 1000)
 
 
-def _resolve(args: list[bytes]) -> CommandSpec:
+def _resolve(server: ServerState, args: list[bytes]) -> CommandSpec:
     """Return the command's row, or its subcommand's; raises CommandError."""
-    spec = lookup(args[0]) if b"|" not in args[0] else None
+    spec = lookup(server.names.known_as(args[0])) if b"|" not in args[0] else None
     if spec is None:
         raise CommandError(_unknown_command(args))
     if spec.subcommands and len(args) > 1:
@@ -94,6 +94,9 @@ def _admit(client: ClientState, server: ServerState, spec: CommandSpec, args: li
     refuse_protected(client, server, spec.name)
     if not client.authenticated and "no_auth" not in spec.flags:
         raise CommandError("NOAUTH Authentication required.")
+    denied = server.access.refusal(client, spec, args)
+    if denied is not None:
+        raise CommandError(denied)
     for position in spec.key_positions(len(args)):
         if len(args[position]) > MAX_KEY_BYTES:
             raise CommandError(KEY_TOO_LONG)

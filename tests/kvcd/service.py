@@ -9,7 +9,11 @@ from dataclasses import dataclass, field
 
 import hiredis
 
+from kvcd.access_control import AccessControl
+from kvcd.access_file import load_users
+from kvcd.command_names import CommandNames
 from kvcd.commands import dispatch
+from kvcd.commands.client import describe
 from kvcd.config import Config
 from kvcd.context import ClientState
 from kvcd.database_order import DatabaseOrder
@@ -45,6 +49,7 @@ class PlainClient:
     net_output_bytes: int = 0
     pending_input_bytes: int = 0
     pending_output_bytes: int = 0
+    slow_reasons: int = 0
     close_after_reply: bool = False
     killed: bool = False
 
@@ -72,10 +77,14 @@ class PlainServer:
     stops: list[tuple[bool | None, bool, bool]] = field(default_factory=list)
     may_stop: bool = True
     persistence: Persistence = field(init=False)
+    access: AccessControl = field(init=False)
+    names: CommandNames = field(default_factory=CommandNames)
 
     def __post_init__(self) -> None:
         """Begin without a pool that could be saved."""
         self.persistence = Persistence(self.config, get_logger("persistence"), lambda: 0)
+        users = load_users(self.config)
+        self.access = AccessControl(self.config, users, clients=lambda: self.clients.values(), describe=describe, now_ms=self.now_ms)
 
     def now_ms(self) -> int:
         """Return the model's time."""
