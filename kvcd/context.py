@@ -10,7 +10,9 @@ from storage.interface import StoreInterface
 from storage.store import MAX_KEY_BYTES
 
 if TYPE_CHECKING:
+    from kvcd.client_modes import ClientModes
     from kvcd.config import Config
+    from kvcd.modes import ServerModes
     from kvcd.persistence import Persistence
     from kvcd.service import Service
     from kvcd.statistics import Statistics
@@ -31,6 +33,9 @@ class SlowReason:
     REPLIES_OFF = 128
     PAUSED = 256
     RENAMED = 512  # a command with a fast lane is known by another name
+    EXCLUSIVE = 1024  # one client's transaction runs, and nothing of the others meanwhile
+    WATCHED = 2048  # somebody watches a key that is absent: whoever creates it is to say so
+    NO_TOUCH = 4096  # reads do not count as accesses
 
 
 class ClientState(Protocol):
@@ -60,7 +65,15 @@ class ClientState(Protocol):
     pending_input_bytes: int  # received and not yet parsed
     pending_output_bytes: int  # written and not yet taken by the kernel
     slow_reasons: int  # SlowReason bits: why this client's commands all take the slow lane; 0 for most
+    modes: ClientModes | None  # what the client has switched on; None for most (kvcd.client_modes.modes_of makes them)
+    replies_off: bool  # CLIENT REPLY OFF; with SlowReason.REPLIES_OFF
+    skips_next: bool  # CLIENT REPLY SKIP: the next command's reply; with SlowReason.REPLIES_OFF
+    is_blocked: bool  # its command waits for what others do: messages pass it meanwhile
     close_after_reply: bool  # set by a handler: send what is queued, this reply included, then close
+
+    def push(self, message: bytes, limit_bytes: int = 0) -> None:
+        """Send RESP bytes that are no reply, behind the reply of the command at hand; who leaves more than the limit unread is closed."""
+        ...
 
     def kill(self) -> None:
         """Close the connection now, dropping what is queued. Not for the client whose command is running."""
@@ -79,6 +92,7 @@ class ServerState(Protocol):
     statistics: Statistics
     service: Service  # what this worker and others make together
     persistence: Persistence
+    modes: ServerModes  # what clients have switched on beyond one command at a time
     databases: int
     port: int
     executable: str

@@ -136,9 +136,6 @@ _ROWS: dict[str, str] = {
         maxmemory-eviction-tenacity i 10 0 100
         maxmemory-samples i 5 1
     """,
-    "kvcd has no Pub/Sub and sends no keyspace events: who waits for them waits in vain": """
-        notify-keyspace-events =e
-    """,
     "no such feature here": """
         acl-pubsub-default c resetchannels allchannels,resetchannels
         acllog-max-len i 128 0 max
@@ -153,7 +150,6 @@ _ROWS: dict[str, str] = {
         lua-replicate-commands *y yes
         slowlog-log-slower-than i 10000 -1 max
         slowlog-max-len i 128 0 max
-        tracking-table-max-keys i 1000000 0 max
     """,
     "the operating system's or the supervisor's business": """
         always-show-logo !y no
@@ -184,7 +180,6 @@ _KINDS = {
     "c": Kind.CHOICE,
     "t": Kind.TEXT,
     "l": Kind.LIST,
-    "e": Kind.EVENT_CLASSES,
 }
 _BOUNDS = {"max": INT64_MAX, "min": -INT32_MAX - 1}
 

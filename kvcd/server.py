@@ -25,6 +25,7 @@ from kvcd.daemon import tell_supervisor
 from kvcd.directive import ConfigError
 from kvcd.fastlane import FastLane
 from kvcd.listeners import Use, possible_clients, raise_descriptor_limit, remove_unix_socket, serve_unix, service_sockets, unix_listener
+from kvcd.modes import ServerModes, client_class
 from kvcd.output_limits import OutputWatch
 from kvcd.persistence import Persistence, SnapshotError
 from kvcd.service import SAVE_AT_END, Service
@@ -67,7 +68,7 @@ class Server:
         self._is_maintaining = False
         self._is_urgent = False
         self._listeners: list[asyncio.AbstractServer] = []
-        self._output_watch = OutputWatch()
+        self._output_watches = {name: OutputWatch() for name in ("normal", "pubsub", "slave")}
         self._operations = (0, time.monotonic())
         self._operations_per_second = 0
         self._stopping = asyncio.Event()
@@ -120,7 +121,10 @@ class Server:
         self._store = self._open_remote_store() if config.string("pool").startswith("verbs:") else self._open_store()
         self._hub = Hub(self, FastLane(self._store), asyncio.get_running_loop(), logs.get_logger("session"))
         self._hub.next_id = self.service.placement.first_client_id
+        self.modes = ServerModes(self, self._hold_back)
         self._apply_limits()
+        for name in ("notify-keyspace-events", "tracking-table-max-keys"):
+            config.on_change(name, lambda _value: asyncio.get_running_loop().call_soon(self.modes.follow_configuration))
         for name in ("maxmemory", "inflight-share", "pinned-share", "maxclients", "requirepass", "protected-mode"):
             config.on_change(name, lambda _value: asyncio.get_running_loop().call_soon(self._apply_limits))
         for name in ("proto-max-bulk-len", "client-query-buffer-limit", "stall-limit-ms", "chain-inference"):
@@ -129,6 +133,7 @@ class Server:
             config.on_change(name, lambda _value: asyncio.get_running_loop().call_soon(self._refuse_writes))
         config.on_change("maxmemory-policy", lambda value: self._store.set_policy(str(value)))
         self.service.attach(self, on_client_count=self._limit_clients)
+        self.modes.attach(self.service.channel)
         for topic, answering in ANSWERS.items():
             self.service.channel.on(topic, partial(_answer, self, answering))
         self.service.channel.on(SAVE_AT_END, self._save_at_end_as_told)
@@ -136,6 +141,7 @@ class Server:
         saves = await self.service.ask_saves()
         if saves is not None:
             self.persistence.apply(saves)
+        await self.modes.join()
         await self._listen()
 
     def _save_at_end_as_told(self, message: Message) -> bool:
@@ -263,19 +269,13 @@ class Server:
                 waiting.run(self._maintain, budget_ms)
         self.persistence.tick()
         self._hub.check_waiting()
-        for number in self._output_watch.too_slow(self._hub.clients, self.config.output_limit(), self.now_ms()):
-            slow = self._hub.clients[number]
-            self.log.warning(
-                "closing a client that does not read its replies (client-output-buffer-limit)",
-                client=number,
-                unread_bytes=slow.pending_output_bytes,
-            )
-            slow.kill()
+        self._close_slow_readers()
         idle_limit_ms = self.config.number("timeout") * 1000
         if idle_limit_ms:
             oldest_ms = self.now_ms() - idle_limit_ms
             for client in list(self._hub.clients.values()):
-                if max(client.last_interaction_ms, client.stalled_since_ms) < oldest_ms:
+                # Redis spares subscribers: they may have nothing to say.
+                if max(client.last_interaction_ms, client.stalled_since_ms) < oldest_ms and client_class(client) != "pubsub":
                     client.kill()
         self.service.tell_clients(len(self._hub.clients))
         calls = self._hub.calls() + self.statistics.total_calls
@@ -286,6 +286,24 @@ class Server:
             self.service.report(self)
             self.service.tell_changes(self.changes())
 
+    def _close_slow_readers(self) -> None:
+        """Close who leaves more unread than client-output-buffer-limit allows its class."""
+        clients = self._hub.clients
+        classes: dict[str, dict[int, ClientState]] = {"normal": clients, "pubsub": {}, "slave": {}}
+        if self.modes.has_listeners:
+            classes["normal"] = {}
+            for number, client in clients.items():
+                classes[client_class(client)][number] = client
+        for name, members in classes.items():
+            for number in self._output_watches[name].too_slow(members, self.config.output_limit(name), self.now_ms()):
+                slow = clients[number]
+                self.log.warning(
+                    "closing a client that does not read its replies (client-output-buffer-limit)",
+                    client=number,
+                    unread_bytes=slow.pending_output_bytes,
+                )
+                slow.kill()
+
     def _maintain(self, budget_ms: float) -> None:
         """Background work of the store, which may wait for memory nodes."""
         try:
@@ -294,6 +312,7 @@ class Server:
                 asyncio.get_running_loop().call_later(URGENT_PAUSE_S, self._maintain_again, budget_ms)
         finally:
             self._is_maintaining = False
+            self.modes.take_removals()
 
     def _maintain_again(self, budget_ms: float) -> None:
         """There was more to do than one turn's share: go on before the next tick."""

@@ -18,13 +18,14 @@ from libc.string cimport memcpy, memmove
 
 from kvcd.commands import dispatch
 from kvcd.commands.arguments import OUT_OF_MEMORY
+from kvcd.context import SlowReason
 from kvcd.fastlane cimport NOT_FAST, RUN_FIRST, RUN_WAITS, TAKEN, FastLane
 from protocol.command_table import lookup
 from protocol.encoder cimport encode_into
 from protocol.parser cimport PARSE_COMMAND, PARSE_ERROR, PARSE_LARGE, RequestParser
-from protocol.replies import NO_REPLY, Error
+from protocol.replies import NO_REPLY, Encoded, Error
 from storage.fabric import waiting
-from protocol.writer cimport OutBuffer, out_clear
+from protocol.writer cimport OutBuffer, out_clear, out_raw
 from storage.fabric.waiting cimport suspend
 from storage.staging cimport STAGE_FULL, STAGE_WAIT, PinnedValue, StagedValue
 
@@ -46,6 +47,9 @@ cdef enum Work:
     GO_ON
     TRY_AGAIN
     STEP
+    PUSH
+
+cdef int REPLIES_OFF = SlowReason.REPLIES_OFF
 
 _FAST_NAMES = (
     "NULL", "get", "set", "mget", "mset", "exists", "del", "unlink", "strlen", "ttl", "pttl", "ping", "prefix.match",
@@ -246,12 +250,62 @@ cdef class Session:
     @property
     def pending_output_bytes(self) -> int:
         """Written and not yet taken by the kernel."""
-        return self.queued_bytes
+        return self.queued_bytes + self.pushed_bytes
 
     def kill(self) -> None:
         """Close the connection now, dropping what is queued."""
         if not self.closed and self.transport is not None:
             self.transport.abort()
+
+    def push(self, bytes message, uint64_t limit_bytes=0) -> None:
+        """Send a message that is no reply: behind the reply of the command at hand, in few writes where many come at a time.
+
+        A client that leaves more than ``limit_bytes`` unread (0: no limit) is closed.
+        """
+        if self.closed:
+            return
+        if limit_bytes and self.queued_bytes + self.pushed_bytes + <uint64_t>PyBytes_GET_SIZE(message) > limit_bytes:
+            self.hub.log.warning(
+                "closing a client that does not read its messages (client-output-buffer-limit)",
+                client=self.id, unread_bytes=self.queued_bytes + self.pushed_bytes,
+            )
+            self.closed = True
+            self.pushes = None
+            self.pushed_bytes = 0
+            self.transport.abort()
+            return
+        if self.pushes is None:
+            self.pushes = []
+        self.pushes.append(message)
+        self.pushed_bytes += PyBytes_GET_SIZE(message)
+        if not self.is_push_planned and not self.processing:
+            self.is_push_planned = True
+            self.hub.loop.call_soon(self._push)
+
+    def _push(self) -> None:
+        self.is_push_planned = False
+        if self.pushes and not self.closed:
+            self._start(PUSH, None)
+
+    cdef int _write_pushes(self) except -1:
+        """Append the messages to the replies at hand."""
+        cdef bytes message
+        for message in self.pushes:
+            if out_raw(&self.lane.out, PyBytes_AS_STRING(message), PyBytes_GET_SIZE(message)) != 0:
+                raise MemoryError("no memory for a message")
+        self.pushes = None
+        self.pushed_bytes = 0
+        return 0
+
+    cdef int _send_pushes(self) except -1:
+        """Send the messages, unless a reply comes first: they follow it."""
+        cdef bytes together
+        if not self.pushes or self.processing or (self.in_command and not self.is_blocked):
+            return 0
+        together = b"".join(self.pushes)
+        self.pushes = None
+        self.pushed_bytes = 0
+        return self._queue_chunks([together])
 
     def is_busy(self) -> bool:
         """Whether something is still to be sent, or runs."""
@@ -298,6 +352,8 @@ cdef class Session:
         """Give back whatever the connection held."""
         self.closed = True
         self.hub.clients.pop(self.id, None)
+        if self.modes is not None:
+            self.hub.server.modes.forget(self)
         if not self.working:
             self._release()  # else when what is under way for it has ended
 
@@ -465,6 +521,8 @@ cdef class Session:
                 self._go_on()
             elif work == TRY_AGAIN:
                 self._try_again(argument)
+            elif work == PUSH:
+                self._send_pushes()
             else:
                 self._step(argument)
         except Exception:
@@ -481,6 +539,8 @@ cdef class Session:
         """Parse and answer what lies between ``base`` and ``end``; keep what is unfinished."""
         self.processing = True
         try:
+            if self.pushes and not self.in_command:
+                self._write_pushes()  # they came before what is answered now
             self._parse(base, &end)
         finally:
             self.processing = False
@@ -493,6 +553,8 @@ cdef class Session:
             self.hub.log.warning("closing a client: its unfinished command exceeds client-query-buffer-limit", client=self.id)
             self.transport.abort()
             return 0
+        if self.pushes and not self.in_command:
+            self._write_pushes()
         self._send()
         return 0
 
@@ -636,8 +698,23 @@ cdef class Session:
         self._go_on()
 
     cdef int _reply(self, object reply) except -1:
-        if reply is not NO_REPLY:
+        """Write the reply of the command at hand, if it is to be heard, and the messages that had to wait for it."""
+        cdef bytes data
+        if self.slow_reasons & REPLIES_OFF:
+            if self.replies_off or self.skipping:
+                reply = NO_REPLY
+            self.skipping = self.skips_next
+            self.skips_next = False
+            if not self.replies_off and not self.skipping:
+                self.slow_reasons &= ~REPLIES_OFF
+        if type(reply) is Encoded:
+            data = reply.data
+            if out_raw(&self.lane.out, PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data)) != 0:
+                raise MemoryError("no memory for a reply")
+        elif reply is not NO_REPLY:
             encode_into(&self.lane.out, reply, self._resp)
+        if self.pushes:
+            self._write_pushes()
         return 0
 
     cdef int _protocol_error(self, str text) except -1:

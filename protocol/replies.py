@@ -40,6 +40,13 @@ class Push:
     items: tuple[object, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """RESP bytes that stand for themselves: several replies to one command, or what EXEC gathered."""
+
+    data: bytes
+
+
 class _NullArray:
     """RESP2 ``*-1``, RESP3 ``_``."""
 
@@ -64,4 +71,4 @@ OK = Simple("OK")
 
 # A recursive type: mypy sees the leaves, containers hold object.
 _Container = list[object] | dict[object, object] | set[object] | frozenset[object]
-Reply = Simple | Error | Verbatim | Push | _NullArray | _NoReply | bytes | int | float | bool | None | _Container
+Reply = Simple | Error | Verbatim | Push | Encoded | _NullArray | _NoReply | bytes | int | float | bool | None | _Container

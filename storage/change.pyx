@@ -56,6 +56,7 @@ from storage.engine cimport (
 )
 from storage.fabric.base cimport OP_CAS, OP_FENCE, OP_READ, OP_WRITE, FabricOp
 from storage.lookup cimport locate_payload, parse_cell, read_list_page, same_key
+from storage.removals cimport REMOVED_EVICTED, REMOVED_EXPIRED
 from storage.reuse cimport GHOST_BUCKET_BYTES, GHOST_BYTES, HEAT_COUNTED, Ghost
 from storage.words cimport (
     CELL_HAS_EXPIRY,
@@ -486,6 +487,8 @@ cdef void after_swap(Engine engine, Batch batch, Request *request) noexcept nogi
     retire_old(engine, request, not request.flags & KEEP_VALUE)
     if request.was_expired:
         engine.counts.expired += 1
+        if engine.removals is not None:
+            engine.removals.note(REMOVED_EXPIRED, request.database, request.key, request.key_bytes)
     engine.counts.overwritten += 1
     engine.room.note_insert(request.slot)  # another front end may have filled it before, and swept what it filled
     if request.epoch != <uint32_t>engine.pool.epochs[request.database]:
@@ -932,6 +935,10 @@ cdef void after_unlink(Engine engine, Batch batch, Request *request) noexcept no
             engine.counts.evicted += 1
         else:
             engine.counts.deleted += 1
+        if engine.removals is not None and request.key != NULL and (request.was_expired or request.kind == KIND_EVICT):
+            engine.removals.note(
+                REMOVED_EXPIRED if request.was_expired else REMOVED_EVICTED, request.database, request.key, request.key_bytes
+            )
     if word1_distance(request.checked_word1):
         engine.lower_overflow(request.home)
     if request.was_expired and request.kind == KIND_DELETE:

@@ -11,6 +11,7 @@ from storage.locations cimport LocationCache
 from storage.pages cimport PageAllocator
 from storage.pool cimport Pool
 from storage.reclaim cimport Reclaimer
+from storage.removals cimport Removals
 from storage.reuse cimport Reuse
 from storage.words cimport MAX_DATABASES
 
@@ -84,6 +85,7 @@ cdef class Engine:
     cdef Reclaimer reclaimer
     cdef Room room
     cdef readonly Reuse reuse        # under allkeys-prefix, else None
+    cdef public Removals removals    # where somebody wants to be told of them, else None
     cdef EngineCounts counts
     cdef int64_t keys[MAX_DATABASES]
     cdef int64_t expires[MAX_DATABASES]

@@ -6,6 +6,7 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from storage.batch cimport Batch, Request
 from storage.cluster cimport Cluster
+from storage.removals cimport Removals
 from storage.staging cimport PinnedValue, StagedValue, StagingArea
 
 
@@ -16,6 +17,7 @@ cdef class Store:
     cdef readonly int databases
     cdef str policy_name
     cdef tuple shares                  # of the limit: unfinished values, unread ones
+    cdef Removals removals             # keys that expired or were evicted, while somebody wants to hear of them
     cdef object manual_clock_ms
     cdef readonly uint64_t maxmemory
     cdef public object on_release

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from kvcd.commands import (
     client,
+    client_switches,
+    client_tracking,
     configuration,
     connection,
     expiry,
@@ -12,9 +14,11 @@ from kvcd.commands import (
     keyspace,
     numbers,
     prefix,
+    pubsub,
     shutdown,
     snapshots,
     strings,
+    transactions,
 )
 from kvcd.commands.dispatch import dispatch
 from kvcd.commands.registry import ANSWERS, HANDLERS
@@ -23,6 +27,8 @@ __all__ = [
     "ANSWERS",
     "HANDLERS",
     "client",
+    "client_switches",
+    "client_tracking",
     "configuration",
     "connection",
     "dispatch",
@@ -32,7 +38,9 @@ __all__ = [
     "keyspace",
     "numbers",
     "prefix",
+    "pubsub",
     "shutdown",
     "snapshots",
     "strings",
+    "transactions",
 ]

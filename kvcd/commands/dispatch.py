@@ -3,16 +3,34 @@
 from __future__ import annotations
 
 import time
+from typing import cast
 
-from kvcd.commands.arguments import BUSY, UNREACHABLE, CommandError, shown, wrong_arity
+from kvcd.client_modes import Tracking, is_subscriber, set_reason
+from kvcd.commands.arguments import BUSY, UNREACHABLE, CommandError, shown, value_bytes, wrong_arity
 from kvcd.commands.registry import HANDLERS
-from kvcd.context import MAX_KEY_BYTES, ClientState, ServerState
+from kvcd.context import MAX_KEY_BYTES, ClientState, ServerState, SlowReason
+from kvcd.monitors import line_of
+from kvcd.observed import ObservedServer
 from kvcd.persistence import MISCONF
 from protocol.command_table import CommandSpec, lookup, lookup_subcommand
-from protocol.replies import Error, Reply
+from protocol.replies import Error, Reply, Simple
 
 KEY_TOO_LONG = f"ERR key is longer than {MAX_KEY_BYTES} bytes"
 _SHOWN_ARGUMENT_BYTES = 128  # Redis's bound on what an error repeats
+_QUEUED = Simple("QUEUED")
+_NEVER_QUEUED = ("exec", "discard", "multi", "watch", "quit", "reset")
+_REPLICATED = ("publish", "spublish")  # no writes, and paused with them
+_FOR_SUBSCRIBERS = (
+    "ping",
+    "subscribe",
+    "psubscribe",
+    "ssubscribe",
+    "unsubscribe",
+    "punsubscribe",
+    "sunsubscribe",
+    "quit",
+    "reset",
+)
 
 
 async def dispatch(client: ClientState, server: ServerState, args: list[bytes]) -> Reply:
@@ -26,33 +44,106 @@ async def dispatch(client: ClientState, server: ServerState, args: list[bytes]) 
         spec = _resolve(args)
     except CommandError as refused:
         statistics.count_error(refused.text)
-        return Error(refused.text)
+        return _refused(client, server, "", refused.text)
     count = statistics.of(spec.name)
     client.last_command = spec.name
     try:
         _admit(client, spec, args)
+        _admit_in_mode(client, spec)
         if server.persistence.refuses_writes and ("write" in spec.flags or spec.name == "ping"):
             raise CommandError(MISCONF)
         _refuse_lost_keys(client, server, spec, args)
+        _admit_subscriber(client, spec)
     except CommandError as refused:
         count.rejected += 1
         statistics.count_error(refused.text)
-        return Error(refused.text)
+        return _refused(client, server, spec.name, refused.text)
+    modes, transaction = server.modes, None if client.modes is None else client.modes.transaction
+    writes = "write" in spec.flags or spec.name in _REPLICATED
+    if transaction is not None and spec.name == "exec":
+        writes = any("write" in queued.flags or queued.name in _REPLICATED for queued, _ in transaction.queue)
+    if modes.gate.holds(client, writes=writes):
+        await modes.gate.wait(client, writes=writes)
+    if transaction is not None and spec.name not in _NEVER_QUEUED:
+        transaction.add(spec, [value_bytes(argument) for argument in args])  # a staged value is the session's, until the reply
+        return _QUEUED
+    return await run_command(client, server, spec, args)
+
+
+async def run_command(client: ClientState, server: ServerState, spec: CommandSpec, args: list[bytes]) -> Reply:
+    """Run an admitted command: count it, show it to monitors, and let those know who are to hear of what it changes."""
+    statistics, modes, own = server.statistics, server.modes, client.modes
+    count = statistics.of(spec.name)
+    line = None
+    if modes.is_monitored and "admin" not in spec.flags:
+        line = line_of(client, spec.name, [value_bytes(argument) for argument in args])
+        if spec.name == "exec":
+            modes.show(line)  # before what it runs
+            line = None
+    observed = None
+    if modes.are_changes_wanted or (own is not None and own.touches_nothing):
+        observed = ObservedServer(server, client, spec)
     started_ns = time.perf_counter_ns()
     try:
-        reply = await HANDLERS[spec.name.encode()](client, server, args)
+        reply = await HANDLERS[spec.name.encode()](client, server if observed is None else cast(ServerState, observed), args)
     except CommandError as refused:
         reply = Error(refused.text)
     except BlockingIOError:
         reply = BUSY  # a read found every pin in use
     except ConnectionError as lost:
         reply = Error(f"ERR {lost}") if str(lost) else UNREACHABLE
+    finally:
+        if observed is not None:
+            observed.store.finish()
     count.calls += 1
     count.duration_us += (time.perf_counter_ns() - started_ns) / 1000
     if isinstance(reply, Error):
         count.failed += 1
         statistics.count_error(reply.text)
+    if line is not None:
+        modes.show(line)
+    own = client.modes
+    if own is not None and own.tracking is not None:
+        _track(client, server, own.tracking, spec, args)
     return reply
+
+
+def _track(client: ClientState, server: ServerState, tracking: Tracking, spec: CommandSpec, args: list[bytes]) -> None:
+    """Remember what a tracking client has read; CLIENT CACHING is over then."""
+    if "readonly" in spec.flags:
+        server.modes.tracking.remember(client, [args[position] for position in spec.key_positions(len(args))])
+        server.modes.tracking.limit()
+    in_transaction = client.modes is not None and client.modes.transaction is not None
+    if not in_transaction and not spec.name.startswith("client|"):
+        tracking.is_caching = False
+
+
+def _refused(client: ClientState, server: ServerState, name: str, text: str) -> Error:
+    """Return the refusal; a transaction that it happens in will not run."""
+    transaction = None if client.modes is None else client.modes.transaction
+    if name == "exec":
+        if client.modes is not None:
+            client.modes.transaction = None
+            set_reason(client, SlowReason.TRANSACTION, False)
+            server.modes.unwatch(client)
+        return Error(f"EXECABORT Transaction discarded because of: {text.removeprefix('ERR ')}")
+    if transaction is not None:
+        transaction.is_spoiled = True
+    return Error(text)
+
+
+def _admit_in_mode(client: ClientState, spec: CommandSpec) -> None:
+    """Check what a transaction does not allow; raises CommandError."""
+    if client.modes is not None and client.modes.transaction is not None and "no_multi" in spec.flags:
+        raise CommandError("ERR Command not allowed inside a transaction")
+
+
+def _admit_subscriber(client: ClientState, spec: CommandSpec) -> None:
+    """Check what a subscriber may run in RESP2, where a message cannot be told from a reply; raises CommandError."""
+    if client.resp == 2 and spec.name not in _FOR_SUBSCRIBERS and is_subscriber(client):
+        raise CommandError(
+            f"ERR Can't execute '{spec.name}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context"
+        )
 
 
 def _resolve(args: list[bytes]) -> CommandSpec:

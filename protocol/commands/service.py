@@ -205,4 +205,12 @@ ROWS = (
         status="partial",
         note="it is at once, so there is nothing to ABORT; clients are not paused before it",
     ),
+    CommandSpec(
+        "monitor",
+        1,
+        ("admin", "noscript", "loading", "stale"),
+        "server",
+        "1.0.0",
+        "Shows every command that is run, on all workers.",
+    ),
 )

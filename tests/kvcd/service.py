@@ -9,10 +9,12 @@ from dataclasses import dataclass, field
 
 import hiredis
 
+from kvcd.client_modes import ClientModes
 from kvcd.commands import dispatch
 from kvcd.config import Config
 from kvcd.context import ClientState
 from kvcd.logs import get_logger
+from kvcd.modes import ServerModes
 from kvcd.persistence import Persistence
 from kvcd.placement import Placement
 from kvcd.service import Service as WholeService
@@ -45,7 +47,17 @@ class PlainClient:
     pending_input_bytes: int = 0
     pending_output_bytes: int = 0
     close_after_reply: bool = False
+    slow_reasons: int = 0
+    modes: ClientModes | None = None
+    replies_off: bool = False
+    skips_next: bool = False
+    is_blocked: bool = False
+    pushed: list[bytes] = field(default_factory=list)
     killed: bool = False
+
+    def push(self, message: bytes, limit_bytes: int = 0) -> None:
+        """Note what was sent."""
+        self.pushed.append(message)
 
     def kill(self) -> None:
         """Note that the connection was closed."""
@@ -69,10 +81,12 @@ class PlainServer:
     stops: list[tuple[bool | None, bool, bool]] = field(default_factory=list)
     may_stop: bool = True
     persistence: Persistence = field(init=False)
+    modes: ServerModes = field(init=False)
 
     def __post_init__(self) -> None:
         """Begin without a pool that could be saved."""
         self.persistence = Persistence(self.config, get_logger("persistence"), lambda: 0)
+        self.modes = ServerModes(self, lambda _reason, _holds: None)
 
     def now_ms(self) -> int:
         """Return the model's time."""
