@@ -71,8 +71,15 @@ class ClientState(Protocol):
     is_blocked: bool  # its command waits for what others do: messages pass it meanwhile
     close_after_reply: bool  # set by a handler: send what is queued, this reply included, then close
 
-    def push(self, message: bytes, limit_bytes: int = 0) -> None:
-        """Send RESP bytes that are no reply, behind the reply of the command at hand; who leaves more than the limit unread is closed."""
+    def push(self, message: bytes, limit_bytes: int = 0, behind_reply: bool = False) -> None:
+        """Send RESP bytes that are no reply, before that of the command at hand or behind it.
+
+        Who leaves more than the limit unread is closed.
+        """
+        ...
+
+    def take_pushes(self) -> bytes:
+        """Hand over what was pushed since this command began (EXEC puts it between the replies that it gathers)."""
         ...
 
     def kill(self) -> None:

@@ -32,6 +32,8 @@ _WRITES = {
     "renamenx": (GENERIC, b"rename_to"),
     "move": (GENERIC, b"move_to"),
 }
+# These make a key anew even where there was one.
+_ALWAYS_NEW = ("rename", "renamenx", "copy", "restore", "move")
 _REMOVALS = {"rename": b"rename_from", "renamenx": b"rename_from", "move": b"move_from"}
 _SET_WITH_EXPIRY = ("set", "setex", "psetex")
 # Commands that write, and read in a way that tells of a miss.
@@ -118,7 +120,7 @@ class ObservedStore:
         parent: bytes | None = None,
     ) -> WriteResult:
         """As the store does."""
-        is_new = condition is Condition.NX or (self._tells_new and await self._is_absent(database, key))
+        is_new = condition is Condition.NX or self._name in _ALWAYS_NEW or (self._tells_new and await self._is_absent(database, key))
         result = await self._store.write(
             database,
             key,

@@ -87,7 +87,8 @@ cdef class Session:
     cdef char *region                    # what the next read fills
     cdef size_t region_bytes
     cdef bint skipping                   # the reply of the command at hand
-    cdef list pushes                     # messages that are no replies and wait for the end of what this client is at
+    cdef list pushes                     # messages that are no replies and go before the next one
+    cdef list late_pushes                # such as go behind the reply of the command at hand
     cdef uint64_t pushed_bytes           # in all of them
     cdef bint is_push_planned            # the loop's next turn sends them
     cdef object queue                    # chunks that the socket did not take yet
@@ -127,7 +128,7 @@ cdef class Session:
     cdef int _receive(self, size_t count) except -1
     cdef bint _takes_value(self, char *base, int *key_number)
     cdef int _reply(self, object reply) except -1
-    cdef int _write_pushes(self) except -1
+    cdef int _write_pushes(self, list messages) except -1
     cdef int _send_pushes(self) except -1
     cdef int _queue_chunks(self, list chunks) except -1
     cdef int _send(self) except -1

@@ -257,8 +257,8 @@ cdef class Session:
         if not self.closed and self.transport is not None:
             self.transport.abort()
 
-    def push(self, bytes message, uint64_t limit_bytes=0) -> None:
-        """Send a message that is no reply: behind the reply of the command at hand, in few writes where many come at a time.
+    def push(self, bytes message, uint64_t limit_bytes=0, bint behind_reply=False) -> None:
+        """Send a message that is no reply, before that of the command at hand or behind it, and many in few writes.
 
         A client that leaves more than ``limit_bytes`` unread (0: no limit) is closed.
         """
@@ -270,14 +270,19 @@ cdef class Session:
                 client=self.id, unread_bytes=self.queued_bytes + self.pushed_bytes,
             )
             self.closed = True
-            self.pushes = None
+            self.pushes = self.late_pushes = None
             self.pushed_bytes = 0
             self.transport.abort()
+            return
+        self.pushed_bytes += PyBytes_GET_SIZE(message)
+        if behind_reply and (self.processing or (self.in_command and not self.is_blocked)):
+            if self.late_pushes is None:
+                self.late_pushes = []
+            self.late_pushes.append(message)
             return
         if self.pushes is None:
             self.pushes = []
         self.pushes.append(message)
-        self.pushed_bytes += PyBytes_GET_SIZE(message)
         if not self.is_push_planned and not self.processing:
             self.is_push_planned = True
             self.hub.loop.call_soon(self._push)
@@ -287,25 +292,28 @@ cdef class Session:
         if self.pushes and not self.closed:
             self._start(PUSH, None)
 
-    cdef int _write_pushes(self) except -1:
-        """Append the messages to the replies at hand."""
+    def take_pushes(self) -> bytes:
+        """Hand over what was pushed since this command began, to whoever puts it between replies of its own."""
+        cdef bytes together = b"" if self.pushes is None else b"".join(self.pushes)
+        self.pushes = None
+        self.pushed_bytes -= PyBytes_GET_SIZE(together)
+        return together
+
+    cdef int _write_pushes(self, list messages) except -1:
+        """Append messages to the replies at hand."""
         cdef bytes message
-        for message in self.pushes:
+        for message in messages:
+            self.pushed_bytes -= PyBytes_GET_SIZE(message)
             if out_raw(&self.lane.out, PyBytes_AS_STRING(message), PyBytes_GET_SIZE(message)) != 0:
                 raise MemoryError("no memory for a message")
-        self.pushes = None
-        self.pushed_bytes = 0
+        messages.clear()
         return 0
 
     cdef int _send_pushes(self) except -1:
-        """Send the messages, unless a reply comes first: they follow it."""
-        cdef bytes together
-        if not self.pushes or self.processing or (self.in_command and not self.is_blocked):
+        """Send the messages; in the midst of a batch they go with its replies."""
+        if not self.pushes or self.processing:
             return 0
-        together = b"".join(self.pushes)
-        self.pushes = None
-        self.pushed_bytes = 0
-        return self._queue_chunks([together])
+        return self._queue_chunks([self.take_pushes()])
 
     def is_busy(self) -> bool:
         """Whether something is still to be sent, or runs."""
@@ -539,8 +547,8 @@ cdef class Session:
         """Parse and answer what lies between ``base`` and ``end``; keep what is unfinished."""
         self.processing = True
         try:
-            if self.pushes and not self.in_command:
-                self._write_pushes()  # they came before what is answered now
+            if self.pushes:
+                self._write_pushes(self.pushes)  # they came before what is answered now
             self._parse(base, &end)
         finally:
             self.processing = False
@@ -553,8 +561,10 @@ cdef class Session:
             self.hub.log.warning("closing a client: its unfinished command exceeds client-query-buffer-limit", client=self.id)
             self.transport.abort()
             return 0
-        if self.pushes and not self.in_command:
-            self._write_pushes()
+        if self.pushes:
+            self._write_pushes(self.pushes)
+        if self.late_pushes and not self.in_command:
+            self._write_pushes(self.late_pushes)
         self._send()
         return 0
 
@@ -698,7 +708,7 @@ cdef class Session:
         self._go_on()
 
     cdef int _reply(self, object reply) except -1:
-        """Write the reply of the command at hand, if it is to be heard, and the messages that had to wait for it."""
+        """Write the reply of the command at hand, if it is to be heard, and the messages before and behind it."""
         cdef bytes data
         if self.slow_reasons & REPLIES_OFF:
             if self.replies_off or self.skipping:
@@ -707,14 +717,16 @@ cdef class Session:
             self.skips_next = False
             if not self.replies_off and not self.skipping:
                 self.slow_reasons &= ~REPLIES_OFF
+        if self.pushes:
+            self._write_pushes(self.pushes)
         if type(reply) is Encoded:
             data = reply.data
             if out_raw(&self.lane.out, PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data)) != 0:
                 raise MemoryError("no memory for a reply")
         elif reply is not NO_REPLY:
             encode_into(&self.lane.out, reply, self._resp)
-        if self.pushes:
-            self._write_pushes()
+        if self.late_pushes:
+            self._write_pushes(self.late_pushes)
         return 0
 
     cdef int _protocol_error(self, str text) except -1:

@@ -175,9 +175,9 @@ class TrackingTable:
         """Send an invalidation to this very client, if it can hear one."""
         names = None if keys is None else list(keys)
         if client.resp > 2:
-            client.push(encode(Push((b"invalidate", names)), 3), self._limit_bytes(client))
+            client.push(encode(Push((b"invalidate", names)), 3), self._limit_bytes(client), True)
         elif is_redirected and is_subscriber(client):
-            client.push(encode(Push((b"message", CHANNEL, names)), 2), self._limit_bytes(client))
+            client.push(encode(Push((b"message", CHANNEL, names)), 2), self._limit_bytes(client), True)
 
     def note_broken(self, client: ClientState) -> None:
         """Whom the client's messages went to is gone."""

@@ -55,9 +55,13 @@ class PlainClient:
     pushed: list[bytes] = field(default_factory=list)
     killed: bool = False
 
-    def push(self, message: bytes, limit_bytes: int = 0) -> None:
+    def push(self, message: bytes, limit_bytes: int = 0, behind_reply: bool = False) -> None:
         """Note what was sent."""
         self.pushed.append(message)
+
+    def take_pushes(self) -> bytes:
+        """Return nothing: what was sent is noted already."""
+        return b""
 
     def kill(self) -> None:
         """Note that the connection was closed."""
