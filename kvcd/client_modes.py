@@ -22,10 +22,6 @@ class Transaction:
         self.queue.append((spec, args))
         self.queued_bytes += sum(map(len, args))
 
-    def has_flag(self, *flags: str) -> bool:
-        """Whether one of the queued commands has one of these flags."""
-        return any(flag in spec.flags for spec, _ in self.queue for flag in flags)
-
 
 @dataclass(slots=True)
 class Tracking:

@@ -77,10 +77,17 @@ class Gate:
 
     # ----------------------------------------------------------------- passing
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether anything is held back at all."""
+        return self._owner is not None or self.pause is not Pause.NONE
+
     def holds(self, client: ClientState, *, writes: bool) -> bool:
         """Whether a command of this client has to wait."""
         if self._owner is not None and self._owner is not client:
             return True
+        if client.modes is not None and client.modes.is_monitor:
+            return False
         return self.pause is Pause.ALL or (self.pause is Pause.WRITE and writes)
 
     async def wait(self, client: ClientState, *, writes: bool) -> None:

@@ -57,4 +57,4 @@ class Monitors:
         """Show a line to all of this worker."""
         limit_bytes = self._limit_bytes()
         for client in self.clients:
-            client.push(line, limit_bytes)
+            client.push(line, limit_bytes, True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from kvcd.client_modes import modes_of, set_reason
-from kvcd.commands.arguments import LARGEST_INTEGER, SYNTAX_ERROR, CommandError, parse_integer
+from kvcd.commands.arguments import LARGEST_INTEGER, SYNTAX_ERROR, CommandError, parse_integer, wrong_subcommand
 from kvcd.commands.registry import answers, handles
 from kvcd.context import ClientState, ServerState, SlowReason
 from kvcd.gate import Pause
@@ -67,7 +67,7 @@ async def handle_no_touch(client: ClientState, server: ServerState, args: list[b
 async def handle_pause(client: ClientState, server: ServerState, args: list[bytes]) -> Reply:
     """CLIENT PAUSE timeout [WRITE | ALL]."""
     if len(args) > 4:
-        raise CommandError(SYNTAX_ERROR)
+        raise CommandError(wrong_subcommand(args))
     pause = Pause.ALL
     if len(args) == 4:
         if args[3].lower() not in (b"write", b"all"):
@@ -75,7 +75,7 @@ async def handle_pause(client: ClientState, server: ServerState, args: list[byte
         pause = Pause.WRITE if args[3].lower() == b"write" else Pause.ALL
     until_ms = parse_timeout_ms(args[2]) + server.now_ms()
     if until_ms > LARGEST_INTEGER:
-        raise CommandError("ERR timeout is out of range")
+        return OK  # redis-server counts on past the end of 64 bits, and that end has passed
     await server.modes.pause(pause, until_ms)
     return OK
 
@@ -92,7 +92,9 @@ async def handle_unblock(client: ClientState, server: ServerState, args: list[by
     """CLIENT UNBLOCK client-id [TIMEOUT | ERROR]: whether it was blocked."""
     reason = "timeout"
     if len(args) > 3:
-        if len(args) > 4 or args[3].lower() not in (b"timeout", b"error"):
+        if len(args) > 4:
+            raise CommandError(wrong_subcommand(args))
+        if args[3].lower() not in (b"timeout", b"error"):
             raise CommandError("ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR")
         reason = args[3].lower().decode()
     number = parse_integer(args[2])
@@ -177,8 +179,9 @@ async def handle_monitor(client: ClientState, server: ServerState, args: list[by
     modes = modes_of(client)
     if modes.transaction is not None:
         raise CommandError("ERR MONITOR isn't allowed for DENY BLOCKING client")
-    if not modes.is_monitor:
-        modes.is_monitor = True
-        server.modes.monitors.clients[client] = None
-        await server.modes.tell_wishes()
+    if modes.is_monitor:
+        return NO_REPLY  # as redis-server has it
+    modes.is_monitor = True
+    server.modes.monitors.clients[client] = None
+    await server.modes.tell_wishes()
     return OK

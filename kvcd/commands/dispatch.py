@@ -53,15 +53,13 @@ async def dispatch(client: ClientState, server: ServerState, args: list[bytes]) 
         if server.persistence.refuses_writes and ("write" in spec.flags or spec.name == "ping"):
             raise CommandError(MISCONF)
         _refuse_lost_keys(client, server, spec, args)
-        _admit_subscriber(client, spec)
+        _admit_listener(client, spec)
     except CommandError as refused:
         count.rejected += 1
         statistics.count_error(refused.text)
         return _refused(client, server, spec.name, refused.text)
     modes, transaction = server.modes, None if client.modes is None else client.modes.transaction
-    writes = "write" in spec.flags or spec.name in _REPLICATED
-    if transaction is not None and spec.name == "exec":
-        writes = any("write" in queued.flags or queued.name in _REPLICATED for queued, _ in transaction.queue)
+    writes = modes.gate.is_closed and _uses_keys(client, spec, "write")
     if modes.gate.holds(client, writes=writes):
         await modes.gate.wait(client, writes=writes)
     if transaction is not None and spec.name not in _NEVER_QUEUED:
@@ -74,12 +72,9 @@ async def run_command(client: ClientState, server: ServerState, spec: CommandSpe
     """Run an admitted command: count it, show it to monitors, and let those know who are to hear of what it changes."""
     statistics, modes, own = server.statistics, server.modes, client.modes
     count = statistics.of(spec.name)
-    line = None
+    words = None
     if modes.is_monitored and "admin" not in spec.flags:
-        line = line_of(client, spec.name, [value_bytes(argument) for argument in args])
-        if spec.name == "exec":
-            modes.show(line)  # before what it runs
-            line = None
+        words = [value_bytes(argument) for argument in args]  # now: what is staged may be published
     observed = None
     if modes.are_changes_wanted or (own is not None and own.touches_nothing):
         observed = ObservedServer(server, client, spec)
@@ -100,8 +95,8 @@ async def run_command(client: ClientState, server: ServerState, spec: CommandSpe
     if isinstance(reply, Error):
         count.failed += 1
         statistics.count_error(reply.text)
-    if line is not None:
-        modes.show(line)
+    if words is not None:
+        modes.show(line_of(client, spec.name, words))
     own = client.modes
     if own is not None and own.tracking is not None:
         _track(client, server, own.tracking, spec, args)
@@ -138,8 +133,18 @@ def _admit_in_mode(client: ClientState, spec: CommandSpec) -> None:
         raise CommandError("ERR Command not allowed inside a transaction")
 
 
-def _admit_subscriber(client: ClientState, spec: CommandSpec) -> None:
-    """Check what a subscriber may run in RESP2, where a message cannot be told from a reply; raises CommandError."""
+def _uses_keys(client: ClientState, spec: CommandSpec, *flags: str) -> bool:
+    """Whether the command, or what is queued before EXEC, has one of these flags; what replicas are told of counts as a write."""
+    specs = [spec]
+    if spec.name == "exec" and client.modes is not None and client.modes.transaction is not None:
+        specs += [queued for queued, _ in client.modes.transaction.queue]
+    return any(one.name in _REPLICATED or any(flag in one.flags for flag in flags) for one in specs)
+
+
+def _admit_listener(client: ClientState, spec: CommandSpec) -> None:
+    """Check what a client may run that is sent messages: in RESP2 they cannot be told from replies; raises CommandError."""
+    if client.modes is not None and client.modes.is_monitor and _uses_keys(client, spec, "write", "readonly"):
+        raise CommandError("ERR Replica can't interact with the keyspace")
     if client.resp == 2 and spec.name not in _FOR_SUBSCRIBERS and is_subscriber(client):
         raise CommandError(
             f"ERR Can't execute '{spec.name}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context"

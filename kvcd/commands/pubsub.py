@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from kvcd.client_modes import ClientModes, modes_of, set_reason
-from kvcd.commands.arguments import CommandError, value_bytes
+from kvcd.commands.arguments import CommandError, value_bytes, wrong_subcommand
 from kvcd.commands.registry import answers, handles
 from kvcd.context import ClientState, ServerState, SlowReason
 from kvcd.subscriptions import Audience
@@ -89,15 +89,10 @@ def _table(server: ServerState, *, of_shard: bool) -> dict[bytes, Audience]:
 async def handle_channels(client: ClientState, server: ServerState, args: list[bytes]) -> Reply:
     """PUBSUB CHANNELS [pattern], PUBSUB SHARDCHANNELS [pattern]."""
     if len(args) > 3:
-        raise _wrong_subcommand(args)
+        raise CommandError(wrong_subcommand(args))
     kind = "shard_channels" if args[1].lower().startswith(b"shard") else "channels"
     names = dict.fromkeys(await _names(server, kind))
     return [name for name in names if len(args) == 2 or matches(args[2], name)]
-
-
-def _wrong_subcommand(args: list[bytes]) -> CommandError:
-    shown = args[1].decode("utf-8", "surrogateescape")
-    return CommandError(f"ERR unknown subcommand or wrong number of arguments for '{shown}'. Try PUBSUB HELP.")
 
 
 @handles("pubsub|numpat")
