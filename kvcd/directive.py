@@ -17,6 +17,7 @@ UNIT_BYTES = {"": 1, "b": 1, "k": 1000, "kb": 1024, "m": 1000**2, "mb": 1024**2,
 _INTEGER = re.compile(r"0|-?[1-9][0-9]{0,18}")
 _MEMORY = re.compile(r"([0-9]*)([a-z]*)", re.IGNORECASE)
 _PERCENT = re.compile(r"([0-9]{1,3})%")
+_FINE_PERCENT = re.compile(r"([0-9]{1,3})(?:\.([0-9]{1,2}))?%?")
 # Classes of keyspace events as CONFIG GET orders them. Where all of the first are on, "A" stands for them.
 _ALL_EVENTS, _NEW_KEYS, _EVENT_CHANNELS = "g$lshzxetd", "n", "KEm"
 
@@ -32,6 +33,7 @@ class Kind(enum.Enum):
     MEMORY = "bytes"  # int, in bytes
     MEMORY_OR_PERCENT = "bytes or N%"  # int in bytes, or Percent
     PERCENT = "percent"  # int, 0 to 100; the sign is optional
+    FINE_PERCENT = "percent, up to two decimals"  # int, in hundredths of a percent; the sign is optional
     INTEGER_OR_AUTO = "number or auto"  # int, or the word
     YES_NO = "yes|no"  # bool
     CHOICE = "choice"  # str, one of choices
@@ -126,6 +128,8 @@ class Directive:
         match value:
             case bool():
                 return "yes" if value else "no"
+            case int() if self.kind is Kind.FINE_PERCENT:
+                return fine_percent(value)
             case int():
                 return f"{value:o}" if self.kind is Kind.OCTAL else str(value)
             case Percent():
@@ -141,9 +145,14 @@ class Directive:
     def check_range(self, number: int) -> int:
         """Return ``number`` if the directive allows it."""
         if not self.minimum <= number <= self.maximum:
-            low, high = (f"{self.minimum:o}", f"{self.maximum:o}") if self.kind is Kind.OCTAL else (self.minimum, self.maximum)
+            low, high = self.show(self.minimum), self.show(self.maximum)
             raise ConfigError(f"argument must be between {low} and {high} inclusive")
         return number
+
+
+def fine_percent(hundredths: int) -> str:
+    """Return the text of so many hundredths of a percent, without zeros that say nothing."""
+    return f"{hundredths / 100:.2f}".rstrip("0").rstrip(".")
 
 
 def memory_bytes(text: str) -> int:
@@ -180,6 +189,13 @@ def _read_memory_or_percent(directive: Directive, arguments: Sequence[str], prev
 
 def _read_percent(directive: Directive, arguments: Sequence[str], previous: Value | None) -> Value:
     return _read_integer(directive, [arguments[0].removesuffix("%")], previous)
+
+
+def _read_fine_percent(directive: Directive, arguments: Sequence[str], previous: Value | None) -> Value:
+    match = _FINE_PERCENT.fullmatch(arguments[0])
+    if match is None:
+        raise ConfigError("argument must be a percent value with at most two decimals")
+    return directive.check_range(int(match[1]) * 100 + int((match[2] or "").ljust(2, "0")))
 
 
 def _read_integer_or_auto(directive: Directive, arguments: Sequence[str], previous: Value | None) -> Value:
@@ -271,6 +287,7 @@ _READERS = {
     Kind.MEMORY: _read_memory,
     Kind.MEMORY_OR_PERCENT: _read_memory_or_percent,
     Kind.PERCENT: _read_percent,
+    Kind.FINE_PERCENT: _read_fine_percent,
     Kind.INTEGER_OR_AUTO: _read_integer_or_auto,
     Kind.YES_NO: _read_yes_no,
     Kind.CHOICE: _read_choice,

@@ -51,7 +51,8 @@ cdef struct Chain:
     uint32_t found     # of these, the leading ones that were there
     uint32_t place     # blocks of the chain before the next one
     uint32_t made      # accesses that were counted since it began
-    uint32_t known     # blocks of it that were stored and remembered
+    uint32_t unknown   # keys that its look-up named and that are neither there nor remembered
+    uint32_t strange   # blocks of it that were stored and had never been heard of
 
 # One command of the run and its requests.
 cdef struct Pending:

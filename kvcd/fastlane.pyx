@@ -305,11 +305,11 @@ cdef class FastLane:
         if command == COMMAND_PREFIX_MATCH:
             self.chain.phase = PHASE_LOOKUP
             self.chain.asked = parser.argc - 1
-            self.chain.found = self.chain.place = self.chain.known = self.chain.made = 0
+            self.chain.found = self.chain.place = self.chain.unknown = self.chain.strange = self.chain.made = 0
         elif command == COMMAND_PREFIX_GET:
             # The last block of a request is often a partial one, and those come back less often.
             if self.chain.phase == PHASE_NONE or self.chain.phase == PHASE_SET:
-                self.chain.asked = self.chain.place = self.chain.found = self.chain.made = 0
+                self.chain.asked = self.chain.place = self.chain.found = self.chain.unknown = self.chain.strange = self.chain.made = 0
             self.chain.phase = PHASE_GET
             self.chain.place += parser.argc - 1
             if self.chain.asked == 0 or self.chain.place == self.chain.asked:
@@ -326,17 +326,20 @@ cdef class FastLane:
         cdef Chain *chain = self.chain
         if command == COMMAND_EXISTS:
             if chain.phase != PHASE_LOOKUP or chain.asked >= CHAIN_LIMIT:
-                chain.asked = chain.found = chain.known = chain.made = 0
+                chain.asked = chain.found = chain.unknown = chain.strange = chain.made = 0
                 chain.phase = PHASE_LOOKUP
             request.place = <uint16_t>chain.asked
+            request.flags |= WANT_GHOST
             chain.asked += 1
             chain.place = 0
         elif command == COMMAND_GET:
             if chain.phase == PHASE_SET or chain.phase == PHASE_NONE or chain.place >= chain.found:
-                chain.asked = chain.found = chain.place = chain.known = chain.made = 0
+                chain.asked = chain.found = chain.place = chain.unknown = chain.strange = chain.made = 0
             chain.phase = PHASE_GET
             request.place = self._behind(chain.place)
             chain.place += 1
+            if chain.asked > 1 and chain.place == chain.asked:
+                request.flags |= IS_TAIL
         else:  # SET
             if chain.phase == PHASE_SET and chain.place < CHAIN_LIMIT:
                 chain.place += 1
@@ -344,10 +347,10 @@ cdef class FastLane:
                 chain.place = chain.found if chain.phase != PHASE_SET else 0
                 chain.phase = PHASE_SET
             request.place = self._behind(chain.place)
-            if chain.asked > chain.found + chain.known and chain.place < chain.asked:
-                request.unknown = chain.asked - chain.found - chain.known
-                if chain.asked > chain.found + 1 and chain.place + 1 == chain.asked:
-                    request.flags |= IS_TAIL
+            # Of clients that stop asking at the first block that is missing the rest shows as it is stored.
+            request.unknown = chain.unknown if chain.unknown > chain.strange or chain.asked == 0 else chain.strange
+            if chain.asked > 1 and chain.place + 1 == chain.asked:
+                request.flags |= IS_TAIL
 
     cdef int _set_value(self, Request *request, RequestParser parser, char *base, int number, list staged_values) except -1:
         """Point a write at its value: bytes of the buffer, or pages that were filled on arrival."""
@@ -507,7 +510,7 @@ cdef class FastLane:
         )
         admitted = (parser.argc - first) // 2
         unknown = 0
-        if self.cluster.first.engine.reuse is not None:
+        if self.cluster.first.engine.reuse.is_on:
             if self.pending_count and self.cluster.first.engine.reuse.evicted_at:
                 return RUN_FIRST  # what is pending may change what is there
             admitted = self._plan_chain(parser, base, database, first, place, &unknown)
@@ -578,7 +581,7 @@ cdef class FastLane:
                 continue
             node = self.cluster.nodes[request.node]
             engine = node.engine
-            if engine is None or engine.reuse is None:
+            if engine is None or not engine.reuse.is_on:
                 continue
             is_tail = i + 1 == count and self._is_end(end)
             heat = request.heat
@@ -711,7 +714,7 @@ cdef class FastLane:
                 self.chain.made += first.status == STATUS_OK
                 failed = self._answer_value(first, out, resp, chunks)
             elif command == COMMAND_SET:
-                self.chain.known += first.has_ghost
+                self.chain.strange += first.status == STATUS_OK and first.checked_word == 0 and not first.has_ghost
                 self.chain.made += first.status == STATUS_OK
                 if first.status == STATUS_OK:
                     failed = out_raw(out, b"+OK\r\n", 5)
@@ -773,8 +776,11 @@ cdef class FastLane:
                         total = (total + 500) // 1000
                 failed = out_integer(out, total)
             else:  # EXISTS, DEL, UNLINK: how many
-                if command == COMMAND_EXISTS and pending.count == 1 and first.status == STATUS_OK and first.place == self.chain.found:
-                    self.chain.found += 1
+                if command == COMMAND_EXISTS and pending.count == 1:
+                    if first.status != STATUS_OK:
+                        self.chain.unknown += not first.has_ghost
+                    elif first.place == self.chain.found:
+                        self.chain.found += 1
                 for i in range(pending.first, end):
                     total += self.batch.requests[i].status == STATUS_OK
                 failed = out_integer(out, total)

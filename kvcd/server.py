@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from kvcd.remote_nodes import RemoteNodes
 
 MAINTENANCE_SHARE = 0.02  # of the time, for expiry and other work of the store; ten times that while much has expired
+EVICTION_SLICE_MS = 0.5  # of eviction ahead of need between two turns of the event loop
 URGENT_PAUSE_S = 0.02  # between two turns of background work while there is more of it
 EXIT_FAILURE = 1
 
@@ -67,6 +68,7 @@ class Server:
         self._remote: RemoteNodes | None = None
         self._is_maintaining = False
         self._is_urgent = False
+        self._is_evicting = False
         self._listeners: list[asyncio.AbstractServer] = []
         self._output_watches = {name: OutputWatch() for name in ("normal", "pubsub", "slave")}
         self._operations = (0, time.monotonic())
@@ -125,7 +127,11 @@ class Server:
         self._apply_limits()
         for name in ("notify-keyspace-events", "tracking-table-max-keys"):
             config.on_change(name, lambda _value: asyncio.get_running_loop().call_soon(self.modes.follow_configuration))
-        for name in ("maxmemory", "inflight-share", "pinned-share", "maxclients", "requirepass", "protected-mode"):
+        for name in ("maxmemory", "inflight-share", "pinned-share", "eviction-low-watermark", "eviction-high-watermark"):
+            config.on_change(name, lambda _value: asyncio.get_running_loop().call_soon(self._apply_limits))
+        for name in ("maxclients", "requirepass", "protected-mode"):
+            config.on_change(name, lambda _value: asyncio.get_running_loop().call_soon(self._apply_limits))
+        for name in ("lookup-protection-ms", "lookup-protection-share", "lease-share"):
             config.on_change(name, lambda _value: asyncio.get_running_loop().call_soon(self._apply_limits))
         for name in ("proto-max-bulk-len", "client-query-buffer-limit", "stall-limit-ms", "chain-inference"):
             config.on_change(name, lambda _value: asyncio.get_running_loop().call_soon(self._apply_limits))
@@ -213,6 +219,13 @@ class Server:
         config, hub = self.config, self._hub
         self._store.set_maxmemory(config.number("maxmemory"))
         self._store.set_shares(inflight=_share(config, "inflight-share"), pinned=_share(config, "pinned-share"))
+        self._store.set_protection(
+            lookup_ms=config.number("lookup-protection-ms"), lookup_share=_share(config, "lookup-protection-share"),
+            lease_share=_share(config, "lease-share"),
+        )
+        self._store.set_watermarks(
+            low=_fine_share(config, "eviction-low-watermark"), high=_fine_share(config, "eviction-high-watermark"), on_low=self._evict_soon
+        )
         self._limit_clients()
         hub.stall_limit_ms = config.number("stall-limit-ms")
         hub.lanes_limit = config.number("batches-in-flight")
@@ -304,6 +317,31 @@ class Server:
                 )
                 slow.kill()
 
+    def _evict_soon(self) -> None:
+        """Few pages are free: make room in the loop's next turn, when the command that took them is answered."""
+        if not self._is_evicting:
+            self._is_evicting = True
+            asyncio.get_running_loop().call_soon(self._evict)
+
+    def _evict(self) -> None:
+        if self._pool is None and self._remote is None:
+            return
+        if self._remote is None:
+            self._evict_slice()
+        else:
+            waiting.run(self._evict_slice)
+
+    def _evict_slice(self) -> None:
+        """Evict ahead of need for a little while, and again in the loop's next turn, until enough is free."""
+        more = False
+        try:
+            more = self._store.evict_ahead(EVICTION_SLICE_MS)
+        finally:
+            self._is_evicting = False
+            self.modes.take_removals()
+            if more:
+                self._evict_soon()
+
     def _maintain(self, budget_ms: float) -> None:
         """Background work of the store, which may wait for memory nodes."""
         try:
@@ -363,6 +401,10 @@ class Server:
 
 def _share(config: Config, name: str) -> float:
     return config.number(name) / 100
+
+
+def _fine_share(config: Config, name: str) -> float:
+    return config.number(name) / 10_000
 
 
 def _answer(server: ServerState, answering: Answering, message: Message) -> object:

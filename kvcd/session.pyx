@@ -858,6 +858,11 @@ cdef class Session:
             self._wait()
         elif result == STAGE_FULL:
             self._refuse_value()
+        elif staged.has_evicted:
+            # Else libuv would read on, up to 32 times, and evict before each.
+            staged.has_evicted = False
+            self._wait()
+            self.hub.wake()
         return 0
 
     def _lose_value(self, StagedValue staged) -> None:

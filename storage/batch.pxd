@@ -26,6 +26,8 @@ cdef enum RequestFlag:
     SILENT = 128          # neither hit nor miss nor eviction is counted
     IS_TAIL = 256         # the last block of its request
     WANT_GHOST = 512      # a LOOKUP that misses tells whether the key is remembered
+    MOVE = 1024           # an EVICT that puts the value into a cell of another page instead
+    SET_LEASE = 2048      # lease_ms is the end of its lease from now on, unless a longer one is there; 0: none
 
 cdef enum:
     STATUS_OK = 0
@@ -35,6 +37,7 @@ cdef enum:
     STATUS_INDEX_FULL = 4
     STATUS_CONFLICT = 5
     STATUS_UNREACHABLE = 6
+    STATUS_LEASED = 8     # an EVICT of what is leased
     STATUS_BUSY = 7       # no hazard is free for another large value: try again when a pin is released
 
 cdef enum:
@@ -57,6 +60,7 @@ cdef struct Request:
     uint16_t depth
     uint16_t rank             # milliseconds by which it counts as used earlier: deeper blocks of a chain go first
     int64_t expire_at_ms      # -1: none
+    int64_t lease_ms
     uint64_t expected
     uint32_t expected_slot    # with EXACT: where that word was
     uint64_t parent_hash
@@ -72,6 +76,7 @@ cdef struct Request:
     uint32_t out_page_count
     uint32_t *page_list
     int64_t out_expire_ms
+    int64_t out_lease_ms      # when the lease of what was there ends; 0: none
     uint64_t out_parent_hash
     uint16_t out_depth
     uint8_t out_type
@@ -114,6 +119,7 @@ cdef struct Request:
     uint32_t image_bytes
     const char *inline_value  # what follows the image in the cell
     uint32_t inline_bytes
+    int64_t planned_lease_ms  # of the new cell
     uint32_t new_location
     uint32_t new_class
     uint32_t list_page

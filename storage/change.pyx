@@ -7,7 +7,7 @@ word, so that whoever fails knows that another got further. Nobody waits, and a 
 blocks nobody. Overwrite and delete are one CAS from the exact word that was read.
 """
 
-from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from storage.batch cimport (
@@ -22,8 +22,11 @@ from storage.batch cimport (
     KIND_DELETE,
     KIND_EVICT,
     KIND_WRITE,
+    MOVE,
+    SET_LEASE,
     STATUS_CONFLICT,
     STATUS_FULL,
+    STATUS_LEASED,
     STATUS_MISS,
     STATUS_OK,
     STATUS_PRESENT,
@@ -60,10 +63,14 @@ from storage.removals cimport REMOVED_EVICTED, REMOVED_EXPIRED
 from storage.reuse cimport GHOST_BUCKET_BYTES, GHOST_BYTES, HEAT_COUNTED, Ghost
 from storage.words cimport (
     CELL_HAS_EXPIRY,
+    CELL_HAS_LEASE,
     CELL_HAS_PARENT,
     CELL_LIST_PAGE,
     CELL_PAGED,
+    HEAD_BYTES_MAX,
     HEAT_BYTES,
+    HEAT_LEASED,
+    LOOKED_UP,
     MAX_CELL_BYTES,
     MAX_DISTANCE,
     MAX_KEY_BYTES_C,
@@ -75,8 +82,10 @@ from storage.words cimport (
     STATE_RESERVED,
     CellHeader,
     cell_expiry_ms,
+    cell_lease_ms,
     cell_prefix_bytes,
     freed_word,
+    location_page,
     make_overflow,
     make_word,
     make_word1,
@@ -95,7 +104,6 @@ from storage.words cimport (
 )
 
 cdef enum:
-    HEAD_BYTES_MAX = 40         # header with every optional field
     SMALL_VALUE_BYTES = 512     # up to here copying the value behind its header beats a second WRITE
     FREQUENCY_INITIAL = 5       # Redis's LFU_INIT_VAL
 
@@ -140,6 +148,7 @@ cdef void after_sets(Engine engine, Batch batch, Request *request) noexcept nogi
 
 cdef void absent(Engine engine, Batch batch, Request *request) noexcept nogil:
     """The key is nowhere."""
+    request.out_lease_ms = 0
     if request.kind == KIND_DELETE:
         engine.finish(batch, request, STATUS_CONFLICT if request.flags & EXACT else STATUS_MISS)
     elif request.flags & EXACT:
@@ -179,7 +188,7 @@ cdef void read_old(Engine engine, Batch batch, Request *request) noexcept nogil:
     request.cell_bytes = size
     emit(batch, OP_READ, engine.cell_offset(word_location(request.word), cell_class), request.cell, size)
     emit(batch, OP_READ, engine.pool.slot_offset(request.slot), &request.checked_word, 16)
-    if engine.reuse is not None and request.kind == KIND_WRITE and not request.flags & KEEP_VALUE:
+    if (engine.reuse.is_on and request.kind == KIND_WRITE and not request.flags & KEEP_VALUE) or request.flags & SET_LEASE:
         emit(batch, OP_READ, engine.pool.heat_offset(request.slot), &request.heat, HEAT_BYTES)
     request.state = OLD
 
@@ -207,14 +216,14 @@ cdef void read_victim(Engine engine, Batch batch, Request *request) noexcept nog
         clear_damaged(engine, batch, request)
         return
     size = CELL_BYTES[word_class(request.word)]
-    if not word_is_paged(request.word) and size > HEAD_BYTES_MAX + MAX_KEY_BYTES_C:
+    if not word_is_paged(request.word) and not request.flags & MOVE and size > HEAD_BYTES_MAX + MAX_KEY_BYTES_C:
         size = HEAD_BYTES_MAX + MAX_KEY_BYTES_C
     request.cell = <char *>allocate(batch, size)
     request.cell_bytes = size
     emit(batch, OP_READ, engine.cell_offset(word_location(request.word), word_class(request.word)), request.cell, size
     )
     emit(batch, OP_READ, engine.pool.slot_offset(request.slot), &request.checked_word, 16)
-    if engine.reuse is not None and not request.flags & COUNT_AS_EXPIRED:
+    if engine.reuse.is_on and not request.flags & COUNT_AS_EXPIRED:
         emit(batch, OP_READ, engine.pool.heat_offset(request.slot), &request.heat, HEAT_BYTES)
     request.state = OLD
 
@@ -278,6 +287,20 @@ cdef void adopt_key(Engine engine, Request *request, CellHeader *header, char *k
 cdef void decide(Engine engine, Batch batch, Request *request) noexcept nogil:
     """What is there is known in full: refuse, replace or remove it."""
     request.was_expired = request.out_expire_ms >= 0 and request.out_expire_ms <= batch.now_ms
+    if request.was_expired or request.out_lease_ms <= batch.now_ms:
+        request.out_lease_ms = 0
+    if request.kind == KIND_EVICT and not request.was_expired:
+        if request.flags & MOVE:
+            move(engine, batch, request)
+            return
+        if request.out_lease_ms and not request.flags & COUNT_AS_EXPIRED:
+            engine.finish(batch, request, STATUS_LEASED)
+            return
+    if request.flags & SET_LEASE and not request.was_expired and (
+        request.lease_ms <= request.out_lease_ms if request.lease_ms else request.out_lease_ms == 0
+    ):
+        engine.finish(batch, request, STATUS_PRESENT)  # nothing would change
+        return
     if request.kind == KIND_DELETE or request.kind == KIND_EVICT:
         unlink_old(engine, batch, request)
         return
@@ -297,6 +320,21 @@ cdef void decide(Engine engine, Batch batch, Request *request) noexcept nogil:
     overwrite(engine, batch, request)
 
 
+cdef void move(Engine engine, Batch batch, Request *request) noexcept nogil:
+    """Put the value into a cell of another page of ours; nobody sees a difference."""
+    request.epoch = (<CellHeader *>request.cell).epoch
+    request.expire_at_ms = request.out_expire_ms
+    request.flags |= KEEP_VALUE | KEEP_TTL
+    overwrite(engine, batch, request)
+
+
+cdef int64_t lease_of_new(Request *request) noexcept nogil:
+    """The lease that the new cell carries on, or begins: it belongs to the key, whatever its value."""
+    if not request.flags & SET_LEASE:
+        return request.out_lease_ms
+    return request.lease_ms if request.lease_ms == 0 or request.lease_ms > request.out_lease_ms else request.out_lease_ms
+
+
 # ----------------------------------------------------------- the new value
 
 cdef bint plan_value(Engine engine, Batch batch, Request *request) noexcept nogil:
@@ -312,15 +350,20 @@ cdef bint plan_value(Engine engine, Batch batch, Request *request) noexcept nogi
     cdef uint32_t prefix, base, list_bytes = 0, rest, pages, cell_bytes
     cdef uint64_t value_bytes = request.value_bytes
     cdef bint paged, tail_in_cell = False, list_in_page = False, keep_pages
-    cdef int64_t location
+    cdef int64_t location, lease_ms = lease_of_new(request)
     if request.has_new_cell:
-        return True
+        if request.planned_lease_ms == lease_ms:
+            return True
+        engine.allocator.free_cell(request.new_location, request.new_class)
+        request.has_new_cell = False
     if keep:
         value_bytes = request.out_bytes
         if request.out_parent_hash:
             has_parent = True
             parent_hash = request.out_parent_hash
-    prefix = <uint32_t>sizeof(CellHeader) + (8 if request.expire_at_ms >= 0 else 0) + (8 if has_parent else 0)
+    prefix = (
+        <uint32_t>sizeof(CellHeader) + (8 if request.expire_at_ms >= 0 else 0) + (8 if lease_ms else 0) + (8 if has_parent else 0)
+    )
     base = prefix + request.key_bytes
     keep_pages = keep
     if keep and not word_is_paged(request.word) and base + value_bytes > MAX_CELL_BYTES:
@@ -375,10 +418,17 @@ cdef bint plan_value(Engine engine, Batch batch, Request *request) noexcept nogi
         return False
     request.new_class = class_for(cell_bytes)
     request.wanted_pages = 0
-    location = engine.allocator.allocate_cell(request.new_class)
-    if location < 0:
-        request.state = AWAIT_MEMORY
-        return False
+    if request.flags & MOVE:
+        location = engine.allocator.allocate_beside(request.new_class, location_page(word_location(request.word)))
+        if location < 0:
+            engine.finish(batch, request, STATUS_FULL)
+            return False
+    else:
+        location = engine.allocator.allocate_cell(request.new_class)
+        if location < 0:
+            request.state = AWAIT_MEMORY
+            return False
+    request.planned_lease_ms = lease_ms
     request.new_location = <uint32_t>location
     request.has_new_cell = True
     # The image: everything before the value, and the value too when it is small.
@@ -396,10 +446,12 @@ cdef bint plan_value(Engine engine, Batch batch, Request *request) noexcept nogi
     header.tail_in_cell = tail_in_cell
     header.flags = (
         (CELL_HAS_EXPIRY if request.expire_at_ms >= 0 else 0) | (CELL_HAS_PARENT if has_parent else 0)
-        | (CELL_PAGED if paged else 0) | (CELL_LIST_PAGE if list_in_page else 0)
+        | (CELL_PAGED if paged else 0) | (CELL_LIST_PAGE if list_in_page else 0) | (CELL_HAS_LEASE if lease_ms else 0)
     )
     if request.expire_at_ms >= 0:
         memcpy(request.image + sizeof(CellHeader), &request.expire_at_ms, 8)
+    if lease_ms:
+        memcpy(request.image + sizeof(CellHeader) + (8 if request.expire_at_ms >= 0 else 0), &lease_ms, 8)
     if has_parent:
         memcpy(request.image + prefix - 8, &parent_hash, 8)
     memcpy(request.image + prefix, request.key, request.key_bytes)
@@ -487,9 +539,12 @@ cdef void after_swap(Engine engine, Batch batch, Request *request) noexcept nogi
     retire_old(engine, request, not request.flags & KEEP_VALUE)
     if request.was_expired:
         engine.counts.expired += 1
-        if engine.removals is not None:
+        if engine.removals is not None and request.key != NULL:
             engine.removals.note(REMOVED_EXPIRED, request.database, request.key, request.key_bytes)
-    engine.counts.overwritten += 1
+    engine.counts.moved += (request.flags & MOVE) != 0
+    engine.counts.overwritten += not request.flags & (MOVE | SET_LEASE)
+    if request.planned_lease_ms != request.out_lease_ms or request.out_lease_ms and not request.flags & KEEP_VALUE:
+        note_lease(engine, batch, request)
     engine.room.note_insert(request.slot)  # another front end may have filled it before, and swept what it filled
     if request.epoch != <uint32_t>engine.pool.epochs[request.database]:
         # Flushed meanwhile: it is not counted any more, and the sweep may have passed it.
@@ -499,8 +554,8 @@ cdef void after_swap(Engine engine, Batch batch, Request *request) noexcept nogi
     engine.expires[request.database] += <int>word_has_ttl(request.new_word) - <int>word_has_ttl(old)
     engine.stored_bytes[request.database] += <int64_t>(<CellHeader *>request.image).value_bytes - <int64_t>request.out_bytes
     if not request.flags & KEEP_VALUE:
-        if engine.reuse is None:
-            engine.touch_last(batch, request)
+        if not engine.reuse.is_on:
+            engine.touch_last(batch, request, False)
         else:
             account(engine, batch, request, True)
             op = append_operation(&batch.round.trailing)
@@ -510,6 +565,25 @@ cdef void after_swap(Engine engine, Batch batch, Request *request) noexcept nogi
             op.length = HEAT_BYTES
     request.word = request.new_word
     engine.finish(batch, request, STATUS_OK)
+
+
+cdef void note_lease(Engine engine, Batch batch, Request *request) noexcept nogil:
+    """A lease began, ended or grew with its value: the books of leases, and the mark by which samplers pass it over."""
+    cdef FabricOp *op
+    cdef uint8_t *flags
+    cdef CellHeader *image = <CellHeader *>request.image
+    if request.planned_lease_ms:
+        engine.leases.add(request.planned_lease_ms, image.key_bytes + <int64_t>image.value_bytes, batch.now_ms)
+    if request.out_lease_ms:
+        engine.leases.add(request.out_lease_ms, -(request.key_bytes + <int64_t>request.out_bytes), batch.now_ms)
+    if request.planned_lease_ms and not request.out_lease_ms:
+        flags = <uint8_t *>allocate(batch, 1)
+        flags[0] = request.heat.flags | HEAT_LEASED
+        op = append_operation(&batch.round.trailing)
+        op.opcode = OP_WRITE
+        op.offset = engine.pool.heat_offset(request.slot) + HEAT_BYTES - 1
+        op.local = flags
+        op.length = 1
 
 
 cdef void retire_old(Engine engine, Request *request, bint with_pages) noexcept nogil:
@@ -679,7 +753,7 @@ cdef void look_again(Engine engine, Batch batch, Request *request, uint32_t sets
     """
     cdef FabricOp *op
     engine.read_sets(batch, request, sets)
-    if engine.reuse is not None and request.ghosts == NULL and engine.reuse.bucket_offset(request.tag):
+    if engine.reuse.is_on and request.ghosts == NULL and engine.reuse.bucket_offset(request.tag):
         request.ghosts = <char *>allocate(batch, GHOST_BUCKET_BYTES)
         emit(batch, OP_READ, engine.reuse.bucket_offset(request.tag), request.ghosts, GHOST_BUCKET_BYTES)
     if request.condition == CONDITION_NX:
@@ -807,8 +881,8 @@ cdef void after_expel(Engine engine, Batch batch, Request *request) noexcept nog
 
 cdef void account(Engine engine, Batch batch, Request *request, bint is_known) noexcept nogil:
     """The heat of a written block: this access counts, once."""
-    request.heat.last_ms = batch.now32 - request.rank
-    if engine.reuse is not None and not request.is_accounted:
+    request.heat.last_ms = engine.used_at(batch, request, request.heat.last_ms if is_known else 0)
+    if engine.reuse.is_on and not request.is_accounted:
         request.is_accounted = True
         engine.reuse.access(&request.heat, is_known, request.place, request.unknown, (request.flags & IS_TAIL) != 0, True)
 
@@ -817,7 +891,7 @@ cdef void publish(Engine engine, Batch batch, Request *request) noexcept nogil:
     cdef FabricOp *op
     if not request.is_accounted:
         memset(&request.heat, 0, HEAT_BYTES)
-        request.has_ghost = request.ghosts != NULL and engine.reuse is not None and engine.reuse.find_ghost(
+        request.has_ghost = request.ghosts != NULL and engine.reuse.is_on and engine.reuse.find_ghost(
             request.ghosts, request.tag, &request.heat, &request.ghost_place
         )
     request.heat.frequency = FREQUENCY_INITIAL
@@ -854,7 +928,7 @@ cdef void after_publish(Engine engine, Batch batch, Request *request) noexcept n
     request.is_published = True
     request.word = request.new_word
     engine.counts.inserted += 1
-    if request.has_ghost and engine.reuse is not None:
+    if request.has_ghost and engine.reuse.is_on:
         forget_ghost(engine, batch, request)
     if request.epoch == <uint32_t>engine.pool.epochs[request.database]:
         engine.keys[request.database] += 1
@@ -878,7 +952,7 @@ cdef void after_publish(Engine engine, Batch batch, Request *request) noexcept n
 cdef void unlink_old(Engine engine, Batch batch, Request *request) noexcept nogil:
     cdef FabricOp *op
     cdef uint64_t ghosts
-    if request.kind == KIND_EVICT and engine.reuse is not None and not request.flags & COUNT_AS_EXPIRED:
+    if request.kind == KIND_EVICT and engine.reuse.is_on and not request.flags & COUNT_AS_EXPIRED:
         ghosts = engine.reuse.bucket_offset(word1_tag(request.checked_word1))
         if ghosts and request.heat.flags & HEAT_COUNTED:
             request.ghosts = <char *>allocate(batch, GHOST_BUCKET_BYTES)
@@ -921,7 +995,9 @@ cdef void after_unlink(Engine engine, Batch batch, Request *request) noexcept no
             engine.restart(batch, request)
         return
     retire_old(engine, request, True)
-    if request.kind == KIND_EVICT and engine.reuse is not None and not request.was_expired and not request.flags & COUNT_AS_EXPIRED:
+    if request.out_lease_ms:
+        engine.leases.add(request.out_lease_ms, -(request.key_bytes + <int64_t>request.out_bytes), batch.now_ms)
+    if request.kind == KIND_EVICT and engine.reuse.is_on and not request.was_expired and not request.flags & COUNT_AS_EXPIRED:
         engine.reuse.note_eviction()
         if request.ghosts != NULL:
             leave_ghost(engine, batch, request)

@@ -7,6 +7,7 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 from storage.adoption cimport Adoption
 from storage.batch cimport Batch, Request
 from storage.engine cimport DatabaseCounts, Engine
+from storage.headroom cimport Headroom
 from storage.policy cimport EvictionPolicy
 
 
@@ -15,6 +16,7 @@ cdef class Node:
     cdef readonly str name
     cdef readonly Engine engine          # None while the node has not been reached yet
     cdef readonly EvictionPolicy policy
+    cdef readonly Headroom headroom
     cdef readonly Adoption adoption      # None where no other front end can be
     cdef readonly uint64_t seed
     cdef int64_t looked_at_ms            # when deaths were looked for, on the monotonic clock

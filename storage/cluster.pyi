@@ -2,6 +2,7 @@ from collections.abc import Sequence
 
 from storage.adoption import Adoption
 from storage.engine import Engine
+from storage.headroom import Headroom
 from storage.membership import Membership
 from storage.policy import EvictionPolicy
 
@@ -11,6 +12,7 @@ class Node:
     name: str
     engine: Engine | None
     policy: EvictionPolicy
+    headroom: Headroom
     seed: int
     adoption: Adoption | None
     def __init__(self, name: str, engine: Engine | None, policy: str) -> None: ...

@@ -13,6 +13,7 @@ from libc.stdint cimport uint32_t, uint64_t
 from storage.adoption cimport Adoption
 from storage.batch cimport KIND_READ, STATUS_MISS, STATUS_UNREACHABLE, Batch, NodeRound, Request
 from storage.engine cimport DONE, DatabaseCounts, Engine, hash_request
+from storage.headroom cimport Headroom
 from storage.policy cimport EvictionPolicy
 from storage.words cimport MAX_NODES as MOST_NODES
 
@@ -34,6 +35,7 @@ cdef class Node:
             self.engine = engine
             self.policy = EvictionPolicy(engine, policy)
             engine.room = self.policy
+            self.headroom = Headroom(engine, self.policy)
 
     def share(self, membership, *, bint alone) -> None:
         """Other front ends use this node too, or may: ``membership`` proves which are dead. ``alone``: nobody else is there yet."""

@@ -7,6 +7,7 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from storage.batch cimport Batch, NodeRound, Request, append_operation
 from storage.fabric.base cimport FabricOp
 from storage.hashing cimport KeyHash, hash_key
+from storage.leases cimport Leases
 from storage.locations cimport LocationCache
 from storage.pages cimport PageAllocator
 from storage.pool cimport Pool
@@ -50,6 +51,7 @@ cdef struct EngineCounts:
     uint64_t deleted
     uint64_t expired
     uint64_t evicted
+    uint64_t moved      # values that were put elsewhere, so that a page comes free
     uint64_t restarts
     uint64_t damaged
     uint64_t batches
@@ -84,7 +86,9 @@ cdef class Engine:
     cdef readonly PageAllocator allocator
     cdef Reclaimer reclaimer
     cdef Room room
-    cdef readonly Reuse reuse        # under allkeys-prefix, else None
+    cdef Leases leases
+    cdef uint32_t lookup_protection_ms
+    cdef readonly Reuse reuse        # switched on under allkeys-prefix
     cdef public Removals removals    # where somebody wants to be told of them, else None
     cdef EngineCounts counts
     cdef int64_t keys[MAX_DATABASES]
@@ -122,7 +126,8 @@ cdef class Engine:
     cdef void read_sets(self, Batch batch, Request *request, uint32_t count) noexcept nogil
     cdef int find_candidate(self, Request *request, int from_number) noexcept nogil
     cdef void queue_expired(self, uint32_t slot, uint64_t word) noexcept nogil
-    cdef void touch_last(self, Batch batch, Request *request) noexcept nogil
+    cdef void touch_last(self, Batch batch, Request *request, bint is_lookup) noexcept nogil
+    cdef uint32_t used_at(self, Batch batch, Request *request, uint32_t before) noexcept nogil
     cdef void lower_overflow(self, uint64_t home) noexcept nogil
     cdef void _step(self, Batch batch, Request *request) noexcept nogil
     cdef void _refuse_all(self, Batch batch) noexcept nogil

@@ -45,6 +45,7 @@ from storage.reclaim cimport Reclaimer
 from storage.words cimport (
     CELL_CLASSES,
     CHANGE_COUNTERS,
+    LOOKED_UP,
     MAX_DATABASES,
     MAX_DISTANCE,
     MAX_FRONT_ENDS,
@@ -56,7 +57,6 @@ from storage.words cimport (
     location_page,
     make_overflow,
     overflow_count,
-    overflow_distance,
     overflow_distance,
     word1_binding,
     word1_distance,
@@ -109,6 +109,9 @@ cdef class Engine:
         self.allocator = PageAllocator(pool)
         self.reclaimer = Reclaimer(pool, self.allocator)
         self.room = Room()
+        self.leases = Leases(pool)
+        self.lookup_protection_ms = 5000
+        self.reuse = Reuse(pool)
         self.expiry_batch = Batch(64)
         self.database_count = 16
         self.random_state = <uint64_t>0x9E3779B97F4A7C15 ^ (<uint64_t>pool.front_end << 32)  # not all the same samples
@@ -141,7 +144,7 @@ cdef class Engine:
         batch.now_ms = self.now_ms
         batch.now32 = <uint32_t>self.now_ms
         batch.round = round
-        if self.reuse is not None:
+        if self.reuse.is_on:
             self.reuse.begin()
         round.phase = self.reclaimer.begin_round()
         round.reads_epochs = True
@@ -217,7 +220,7 @@ cdef class Engine:
         round.building = swapped
         if round.reads_epochs:
             round.reads_epochs = False
-            if round.clock_op and self.reuse is not None:
+            if round.clock_op and self.reuse.is_on:
                 self.reuse.note_clock(round.finished.items[round.clock_op].result + round.finished.items[round.clock_op].compare)
             self._take_epochs(batch, round)
         if round.is_waiting:
@@ -237,7 +240,7 @@ cdef class Engine:
         if round.reads_counters:
             self.locations.take_snapshot(round.counters)
             round.reads_counters = False
-        if self.reuse is not None:
+        if self.reuse.is_on:
             self.reuse.end()
         self.reclaimer.end_round(round.phase)
         self.reclaimer.collect(False)
@@ -255,7 +258,7 @@ cdef class Engine:
         emit(batch, OP_READ, self.pool.geometry.databases, round.epochs, self.database_count * 8)
         if round.reads_counters:
             emit(batch, OP_READ, self.pool.geometry.counters, round.counters, CHANGE_COUNTERS * 8)
-        if self.reuse is not None and self.pool.fabric.is_remote:
+        if self.reuse.is_on and self.pool.fabric.is_remote:
             accesses = self.reuse.take_pending()
             if accesses:
                 round.clock_op = round.building.count
@@ -648,13 +651,18 @@ cdef class Engine:
         location.epoch = request.epoch
         location.expire_at_ms = request.out_expire_ms if word_has_ttl(request.word) else -1
 
-    cdef void touch_last(self, Batch batch, Request *request) noexcept nogil:
+    cdef uint32_t used_at(self, Batch batch, Request *request, uint32_t before) noexcept nogil:
+        """The time of this access as heat holds it. Who looked for it a moment ago is still promised that it is there."""
+        # Deeper blocks count as used earlier: of a chain used at one time the tail is evicted first.
+        cdef uint32_t moment = (batch.now32 - request.rank) & ~<uint32_t>LOOKED_UP
+        return moment | LOOKED_UP if before & LOOKED_UP and batch.now32 - before < self.lookup_protection_ms else moment
+
+    cdef void touch_last(self, Batch batch, Request *request, bint is_lookup) noexcept nogil:
         """Refresh the time of the last access, and nothing else (4 bytes, nobody waits)."""
         cdef FabricOp *op
         cdef Location *location
-        # Deeper blocks count as used earlier: of a chain used at one time the tail is evicted first.
-        request.touched_ms = batch.now32 - request.rank
-        if self.locations is not None:
+        request.touched_ms = self.used_at(batch, request, 0) | (LOOKED_UP if is_lookup else 0)
+        if self.locations is not None and is_lookup:
             location = self.locations.find(request.hash_low, request.hash_high, request.epoch)
             if location != NULL:
                 if location.touched_ms and <int32_t>(request.touched_ms - location.touched_ms) < HEAT_INTERVAL_MS:

@@ -18,6 +18,7 @@ from storage.store cimport Store
 from storage.words cimport (
     CELL_HAS_PARENT,
     CELL_PAGED,
+    HEAD_BYTES_MAX,
     MAX_DATABASES,
     MAX_DISTANCE,
     MAX_KEY_BYTES_C,
@@ -39,7 +40,6 @@ cdef enum:
     STEP_SETS = 64            # index sets read at a time: 8 KiB
     STEP_SLOTS = 448          # of those
     SCRATCH_BYTES = 524288    # cells read at a time: what stays in the second-level cache
-    HEAD_BYTES_MAX = 40
     WORD_ATTEMPTS = 8         # a word is torn once, hardly twice
     ATTEMPTS = 1000           # every further one means that others wrote the key again while it was being copied
 

@@ -84,6 +84,32 @@ class PrefixInfo:
     node: int
 
 
+@dataclass(frozen=True, slots=True)
+class HotBlock:
+    """One of the hottest blocks of a database (PREFIX.TOP)."""
+
+    key: bytes
+    own_hash: int
+    parent_hash: int  # 0 without a parent
+    depth: int
+    hits: int
+    heat: float  # hits, halved for every ten minutes since the last use
+    last_use_ms: int  # Unix time in milliseconds
+    size_bytes: int
+
+
+class Survey(Protocol):
+    """Looks at all blocks of a database, slice by slice."""
+
+    def step(self) -> bool:
+        """Look at the next slice; False when all was looked at."""
+        ...
+
+    def result(self) -> list[HotBlock]:
+        """Return the hottest blocks found, in no order."""
+        ...
+
+
 class StagedValue(Protocol):
     """A large argument that was received straight into pool pages and not yet published."""
 
@@ -213,6 +239,14 @@ class StoreInterface(Protocol):
         """How many keys found no room among those since the last call."""
         ...
 
+    async def lease(self, database: int, keys: Sequence[bytes], until_ms: int) -> int:
+        """Lease the leading keys that are there until a time; how many are safe from eviction till then at least."""
+        ...
+
+    async def unlease(self, database: int, keys: Sequence[bytes]) -> int:
+        """End the leases of some keys; how many had one."""
+        ...
+
     async def scan(self, database: int, cursor: int, count: int) -> tuple[int, list[bytes]]:
         """Next cursor (0 at the end) and about ``count`` live keys.
 
@@ -230,6 +264,10 @@ class StoreInterface(Protocol):
 
     async def flush(self, database: int | None) -> None:
         """Empty one database, or all of them."""
+        ...
+
+    def survey(self, database: int) -> Survey:
+        """Begin to look for the hottest blocks of a database."""
         ...
 
     async def prefix_info(self, database: int, key: bytes) -> PrefixInfo | None:

@@ -39,10 +39,13 @@ from storage.words cimport (
     CELL_HAS_PARENT,
     CELL_LIST_PAGE,
     CHANGE_COUNTERS,
+    HEAD_BYTES_MAX,
     HEAT_BYTES,
+    LOOKED_UP,
     PAGE_BYTES,
     CellHeader,
     cell_expiry_ms,
+    cell_lease_ms,
     cell_prefix_bytes,
     location_page,
     overflow_distance,
@@ -53,7 +56,6 @@ from storage.words cimport (
 )
 
 cdef enum:
-    HEAD_BYTES_MAX = 40       # header with every optional field
     FREQUENCY_LOG_FACTOR = 10 # Redis's lfu-log-factor
     FREQUENCY_INITIAL = 5     # and LFU_INIT_VAL
 
@@ -75,7 +77,7 @@ cdef void step_lookup(Engine engine, Batch batch, Request *request) noexcept nog
         after_pin(engine, batch, request)
     elif request.state == GHOST:
         # The policy may have been changed while the bucket was read.
-        request.has_ghost = engine.reuse is not None and engine.reuse.find_ghost(
+        request.has_ghost = engine.reuse.is_on and engine.reuse.find_ghost(
             request.ghosts, request.tag, &request.heat, &request.ghost_place
         )
         engine.finish(batch, request, STATUS_MISS)
@@ -92,7 +94,7 @@ cdef void after_counters(Engine engine, Batch batch, Request *request) noexcept 
         engine.finish(batch, request, STATUS_MISS)
         return
     if request.flags & TOUCH:
-        engine.touch_last(batch, request)
+        engine.touch_last(batch, request, True)
     engine.finish(batch, request, STATUS_OK)
 
 
@@ -113,7 +115,7 @@ cdef void after_sets(Engine engine, Batch batch, Request *request) noexcept nogi
 cdef void miss(Engine engine, Batch batch, Request *request) noexcept nogil:
     """The key is nowhere; whether it was, if somebody wants to know."""
     cdef uint64_t offset
-    if request.flags & WANT_GHOST and engine.reuse is not None:
+    if request.flags & WANT_GHOST and engine.reuse.is_on:
         offset = engine.reuse.bucket_offset(request.tag)
         if offset:
             request.ghosts = <char *>allocate(batch, GHOST_BUCKET_BYTES)
@@ -128,7 +130,7 @@ cdef void take_candidate(Engine engine, Batch batch, Request *request) noexcept 
         if not word_has_ttl(request.word):
             engine.remember(request)
             if request.flags & TOUCH:
-                engine.touch_last(batch, request)
+                engine.touch_last(batch, request, True)
             engine.finish(batch, request, STATUS_OK)
             return
         if not engine.valid_location(request.word):
@@ -158,7 +160,7 @@ cdef void after_expiry(Engine engine, Batch batch, Request *request) noexcept no
     request.out_expire_ms = expiry
     engine.remember(request)
     if request.flags & TOUCH:
-        engine.touch_last(batch, request)
+        engine.touch_last(batch, request, True)
     engine.finish(batch, request, STATUS_OK)
 
 
@@ -243,6 +245,7 @@ cdef void locate_payload(Request *request) noexcept nogil:
     cdef uint64_t pages, list_bytes
     request.out_bytes = header.value_bytes
     request.out_expire_ms = cell_expiry_ms(header)
+    request.out_lease_ms = cell_lease_ms(header)
     request.out_type = header.value_type
     request.out_depth = header.depth
     request.out_parent_hash = 0
@@ -360,10 +363,10 @@ cdef void warm(Engine engine, Batch batch, Request *request) noexcept nogil:
         if (engine.next_random() >> 11) * (1.0 / 9007199254740992.0) < 1.0 / (base * FREQUENCY_LOG_FACTOR + 1):
             frequency += 1
     request.heat.frequency = <uint8_t>frequency
-    request.heat.last_ms = batch.now32 - request.rank
+    request.heat.last_ms = engine.used_at(batch, request, request.heat.last_ms)
     if request.heat.hits < 65535:
         request.heat.hits += 1
-    if engine.reuse is not None:
+    if engine.reuse.is_on:
         engine.reuse.access(&request.heat, True, request.place, 0, (request.flags & IS_TAIL) != 0, False)
     op = append_operation(&batch.round.trailing)
     op.opcode = OP_WRITE

@@ -36,6 +36,10 @@ cdef class PageAllocator:
     cdef int32_t partial[CELL_CLASSES]
     cdef uint64_t limit_pages
     cdef uint64_t reserve_pages     # of these, left to front ends that have nothing to evict
+    cdef uint64_t low_pages         # beside the reserve: who leaves fewer free for values' pages says so
+    cdef bint is_low                # and nobody has seen to it yet
+    cdef object on_low              # called when that begins, or None
+    cdef uint32_t empty_pages[CELL_CLASSES]  # of each class, pages without a used cell
     cdef uint64_t used_pages        # of the whole pool, as last seen
     cdef uint64_t class_pages[CELL_CLASSES]
     cdef uint64_t class_cells[CELL_CLASSES]
@@ -44,6 +48,9 @@ cdef class PageAllocator:
     cdef uint64_t *suspect_pages    # while a sweep for what the dead left is under way: words of payload pages in doubt, 0 for others
     cdef uint64_t *suspect_cells    # while a sweep for what the dead left is under way: 16 words a page, a bit for each cell in doubt
     cdef int64_t allocate_cell(self, uint32_t cell_class) noexcept nogil
+    cdef int64_t allocate_beside(self, uint32_t cell_class, uint32_t avoided) noexcept nogil
+    cdef bint has_beside(self, uint32_t cell_class, uint32_t avoided, uint32_t wanted) noexcept nogil
+    cdef int64_t _take_cell(self, uint32_t page) noexcept nogil
     cdef void free_cell(self, uint32_t location, uint32_t cell_class) noexcept nogil
     cdef uint32_t claim_pages(self, uint32_t count, uint32_t *pages, uint32_t kind, uint32_t cell_class) noexcept nogil
     cdef void free_pages(self, const uint32_t *pages, uint32_t count) noexcept nogil
@@ -62,6 +69,9 @@ cdef class PageAllocator:
     cdef void _own(self, uint32_t page) noexcept nogil
     cdef void _disown(self, uint32_t page) noexcept nogil
     cdef bint _is_of(self, uint32_t page, uint32_t cell_class) noexcept nogil
+    cdef int64_t spare_pages(self) noexcept nogil
+    cdef void _note_claim(self, uint32_t kind, uint32_t cell_class) noexcept nogil
+    cdef void _say_low(self) noexcept nogil
     cdef void harvest_some(self) noexcept nogil
     cdef uint32_t _harvest(self, uint32_t cell_class) noexcept nogil
     cdef void harvest_all(self) noexcept nogil

@@ -72,9 +72,7 @@ cdef class PageAllocator:
         """A free cell's location, or -1 when no page can be had for the class."""
         cdef int32_t page = self.partial[cell_class]
         cdef uint32_t claimed
-        cdef CellPage *state
         cdef uint32_t harvested = 0
-        cdef int word, bit
         if page < 0:
             if self.pool.front_end_high_water > 1:
                 harvested = self._harvest(cell_class)
@@ -83,19 +81,40 @@ cdef class PageAllocator:
                 if self.claim_pages(1, &claimed, PAGE_CELLS, cell_class):
                     self.adopt_cell(claimed, cell_class)
             page = self.partial[cell_class]
-        if page < 0:
-            return -1
-        state = &self.cell_pages[page]
-        word = 0
+        return self._take_cell(<uint32_t>page) if page >= 0 else -1
+
+    cdef bint has_beside(self, uint32_t cell_class, uint32_t avoided, uint32_t wanted) noexcept nogil:
+        """Whether the pages of the class that are ours have so many free cells without this one's."""
+        cdef int32_t page = self.partial[cell_class]
+        cdef uint32_t found = 0
+        while page >= 0 and found < wanted:
+            if page != <int32_t>avoided:
+                found += self.cell_pages[page].free_cells
+            page = self.cell_pages[page].next_page
+        return found >= wanted
+
+    cdef int64_t _take_cell(self, uint32_t page) noexcept nogil:
+        """A cell of a page with free ones."""
+        cdef CellPage *state = &self.cell_pages[page]
+        cdef int word = 0, bit
         while state.free_bits[word] == 0:
             word += 1
         bit = __builtin_ctzll(state.free_bits[word])
         state.free_bits[word] &= state.free_bits[word] - 1
         state.free_cells -= 1
-        self.class_cells[cell_class] += 1
+        self.class_cells[state.cell_class] += 1
+        if state.free_cells + 1 == state.capacity:
+            self.empty_pages[state.cell_class] -= 1
         if state.free_cells == 0:
             self._unlink(page)
         return make_location(page, word * 64 + bit)
+
+    cdef int64_t allocate_beside(self, uint32_t cell_class, uint32_t avoided) noexcept nogil:
+        """A free cell in a page that is ours already, and not this one; -1 when there is none."""
+        cdef int32_t page = self.partial[cell_class]
+        while page == <int32_t>avoided and page >= 0:
+            page = self.cell_pages[page].next_page
+        return self._take_cell(<uint32_t>page) if page >= 0 else -1
 
     cdef int adopt_cell(self, uint32_t page, uint32_t cell_class) noexcept nogil:
         """Begin the books of a page of cells that is ours: every cell free."""
@@ -113,6 +132,7 @@ cdef class PageAllocator:
         state.capacity = capacity
         state.free_cells = capacity
         state.cell_class = cell_class
+        self.empty_pages[cell_class] += 1
         self._own(page)
         self._link(page)
         return 0
@@ -163,6 +183,8 @@ cdef class PageAllocator:
         if not state.owned or cell >= state.capacity or not state.free_bits[cell >> 6] & bit:
             return
         state.free_bits[cell >> 6] &= ~bit
+        if state.free_cells == state.capacity:
+            self.empty_pages[state.cell_class] -= 1
         state.free_cells -= 1
         self.class_cells[state.cell_class] += 1
         if state.free_cells == 0:
@@ -188,9 +210,11 @@ cdef class PageAllocator:
         self.class_cells[state.cell_class] -= 1
         if not state.linked:
             self._link(page)
-        # One empty page a class may stay: SET and DEL in turn would else claim and release at every step.
-        if state.free_cells == state.capacity and (state.next_page >= 0 or state.previous_page >= 0):
-            self._release_cell_page(page)
+        if state.free_cells == state.capacity:
+            self.empty_pages[cell_class] += 1
+            # One empty page a class may stay: SET and DEL in turn would else claim and release at every step.
+            if state.next_page >= 0 or state.previous_page >= 0:
+                self._release_cell_page(page)
 
     cdef void free_foreign(self, const uint32_t *locations, uint32_t count) noexcept nogil:
         """Take back cells in pages of other front ends: a bit for each in its page's head, for the owner to find."""
@@ -342,6 +366,7 @@ cdef class PageAllocator:
 
     cdef void _release_cell_page(self, uint32_t page) noexcept nogil:
         cdef CellPage *state = &self.cell_pages[page]
+        self.empty_pages[state.cell_class] -= 1
         self._unlink(page)
         self._disown(page)
         self.payload_pages += 1  # free_pages takes it off again
@@ -352,8 +377,9 @@ cdef class PageAllocator:
         cdef uint32_t number, count = 0
         cdef int32_t page, following
         for number in range(CELL_CLASSES):
-            page = self.partial[number]
-            while page >= 0:
+            # Without the count every page with a free cell would be looked at, for each page that is to come free: .1 ms for a thousand.
+            page = self.partial[number] if self.empty_pages[number] else -1
+            while page >= 0 and self.empty_pages[number]:
                 following = self.cell_pages[page].next_page
                 if self.cell_pages[page].free_cells == self.cell_pages[page].capacity:
                     self._release_cell_page(page)
@@ -377,7 +403,9 @@ cdef class PageAllocator:
         if before + count + self.reserve_pages > self.limit_pages:
             self.pool.fetch_and_add(used_offset, -<uint64_t>count)
             self.used_pages = before
+            self._note_claim(kind, cell_class)
             return 0
+        self._note_claim(kind, cell_class)
         while got < count:
             asked = 0
             while asked < CLAIM_CHUNK and got + asked < count:
@@ -417,6 +445,28 @@ cdef class PageAllocator:
             self.pool.fetch_and_add(used_offset, -<uint64_t>(count - got))
             return 0
         return count
+
+    cdef int64_t spare_pages(self) noexcept nogil:
+        """Pages that may be claimed here before somebody has to evict; negative when others use the reserve, or the limit was lowered."""
+        return <int64_t>self.limit_pages - <int64_t>self.reserve_pages - <int64_t>self.used_pages
+
+    cdef void _note_claim(self, uint32_t kind, uint32_t cell_class) noexcept nogil:
+        """Say when few pages are left, if it is pages that are wanted.
+
+        Not for a class that has many pages: it takes its own cells again, one coldest value after the other, where a page would cost
+        the neighbours of the coldest, which are as good as any.
+        """
+        if self.is_low or self.low_pages == 0 or self.spare_pages() >= <int64_t>self.low_pages:
+            return
+        if kind == PAGE_CELLS and self.class_pages[cell_class] >= PAGES_FOR_ONE_MORE:
+            return
+        self.is_low = True
+        self._say_low()
+
+    cdef void _say_low(self) noexcept nogil:
+        with gil:
+            if self.on_low is not None:
+                self.on_low()
 
     cdef void free_pages(self, const uint32_t *pages, uint32_t count) noexcept nogil:
         """Give pages back; nothing may name them any more."""

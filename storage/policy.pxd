@@ -2,11 +2,12 @@
 """Eviction policy: which value makes room, and which entries are swept away."""
 
 cimport cython
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from storage.batch cimport Batch, Request
 from storage.engine cimport Engine, Room
 from storage.fabric.waiting cimport Turnstile
+from storage.protection cimport LookupProtection
 from storage.words cimport Heat
 
 
@@ -31,6 +32,7 @@ cdef class EvictionPolicy(Room):
     cdef Engine engine
     cdef uint8_t rule
     cdef bint volatile_only
+    cdef uint64_t changes          # of the policy
     cdef uint32_t *residents       # slots that this front end filled, in no order
     cdef uint32_t resident_count
     cdef uint32_t resident_capacity
@@ -46,12 +48,15 @@ cdef class EvictionPolicy(Room):
     cdef uint64_t idle_measures    # turns that could have looked at how many blocks there are
     cdef uint64_t measured_at      # accesses of this front end at the last look
     cdef Batch evictions
+    cdef LookupProtection protection
+    cdef bint is_forced                # nothing else is left: what was just looked up may go too
     cdef Turnstile turnstile           # one stack at a time samples, evicts and sweeps
     cdef bint _evict_for(self, uint32_t cell_class, bint wants_page) noexcept nogil
     cdef bint _make_room(self, int cell_class, uint32_t cells, uint32_t pages) noexcept nogil
     cdef bint _has_room(self, int cell_class, uint32_t cells, uint32_t pages) noexcept nogil
-    cdef bint shrink(self) noexcept nogil
+    cdef bint evict_ahead(self) noexcept nogil
     cdef bint _make_slot(self, Request *request) noexcept nogil
+    cdef int _coldest_slot(self, Request *request, Heat *heats, uint32_t total) noexcept nogil
     cdef uint32_t _sweep(self, uint32_t count, bint flushed, uint32_t *examined) noexcept nogil
     cdef bint _refill(self) noexcept nogil
     cdef bint _refill_by_reuse(self, uint32_t samples) noexcept nogil
@@ -60,12 +65,19 @@ cdef class EvictionPolicy(Room):
     cdef void measure(self) noexcept nogil
     cdef uint32_t _offer_foreign(self) noexcept nogil
     cdef bint _wait_for_others(self, int cell_class, uint32_t cells, uint32_t pages) noexcept nogil
-    cdef bint keep_reserve(self, bint several) noexcept nogil
+    cdef bint _is_kept(self, const Heat *heat) noexcept nogil
+    cdef int find_leased(self, const uint32_t *slots, const uint64_t *words, Heat *heats, uint32_t count, bint *leased) noexcept nogil
+    cdef void _survey(self) noexcept nogil
+    cdef void _sample(self) noexcept nogil
+    cdef bint _drop_stale(self, uint64_t changes) noexcept nogil
     cdef void _drop(self, uint32_t place) noexcept nogil
     cdef double _score(self, Heat *heat, int64_t expire_at_ms) noexcept nogil
     cdef void _offer(self, Candidate candidate) noexcept nogil
     cdef void _forget(self, uint32_t position) noexcept nogil
-    cdef bint _evict_one(self, Candidate candidate) noexcept nogil
+    cdef void _ask_for(self, uint32_t slot, uint64_t word, uint16_t flags) noexcept nogil
+    cdef void _note_leased(self, uint32_t slot) noexcept nogil
+    cdef void _evict_one(self, Candidate candidate) noexcept nogil
+    cdef void _evict_like(self, Candidate first, uint32_t cell_class, uint32_t together) noexcept nogil
     cdef uint32_t _evict_page(self, Candidate victim) noexcept nogil
     cdef uint32_t _evict_cells(self, uint32_t page, uint32_t cell_class, Candidate victim, bint must_hold) noexcept nogil
     cdef void _evict_foreign_page(self) noexcept nogil

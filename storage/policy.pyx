@@ -6,23 +6,25 @@ pool across samples, and the best of the pool goes. Sampling draws from the list
 end has filled, so it costs the same at any load of the index.
 """
 
-from libc.stdint cimport int32_t, int64_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc, realloc
-from libc.string cimport memset
+from libc.string cimport memcpy, memset
 from posix.time cimport nanosleep, timespec
 
-from storage.batch cimport COUNT_AS_EXPIRED, KIND_EVICT, STATUS_OK, Batch, Request, allocate
+from storage.batch cimport COUNT_AS_EXPIRED, KIND_EVICT, MOVE, STATUS_LEASED, STATUS_OK, Batch, Request, allocate
 from storage.cells cimport CELL_BYTES, CELLS_IN_PAGE
 from storage.engine cimport DatabaseCounts, Engine, Room, slot_words
 from storage.fabric.base cimport OP_READ, FabricOp
 from storage.fabric.waiting cimport Turnstile, take_turns
 from storage.pages cimport CellPage
 from storage.pool cimport GLOBAL_PAGES_USED
-from storage.reuse cimport Reuse
+from storage.protection cimport LookupProtection
 from storage.words cimport (
     CELL_CLASSES,
     HEAT_BYTES,
+    HEAT_LEASED,
     MAX_CELLS_PER_PAGE,
+    PAGE_BYTES,
     PAGE_CELLS,
     SET_BYTES,
     SET_HEADER_BYTES,
@@ -31,6 +33,7 @@ from storage.words cimport (
     CellHeader,
     Heat,
     cell_expiry_ms,
+    cell_lease_ms,
     location_page,
     make_location,
     page_class,
@@ -43,28 +46,29 @@ from storage.words cimport (
 )
 
 cdef enum:
+    SURVEYED = 64           # residents drawn for how much is protected after a look-up
     SAMPLES = 24            # entries scored at a time; Redis: 5 at a time into a pool of 16
     POOL_SIZE = 64
     REUSE_SAMPLES = 64      # entries scored for every victim; with 32 of them hit ratios are .001 lower, with 16 .003
-    REUSE_SAMPLES_SMALL = 16  # of victims below SMALL_VICTIM_BYTES, where scoring costs more than the value does
+    VICTIMS_TOGETHER = 4    # for these samples, where scoring and looking up cost more than the value does: below SMALL_VICTIM_BYTES,
     SMALL_VICTIM_BYTES = 2048
+    MIDDLE_VICTIM_BYTES = 16384  # and half of them below this. In one batch each costs 1 us less, for one waits for memory beside the other
+    POOLED_CHECKED = 8      # best candidates that are looked at again each time: all 64 cost 2 us a victim, and each comes to the top
     VICTIMS_PER_REFILL = 4  # 6 samples for each victim; with 16 a set of hot keys lost two thirds in a test
     SWEEP_CHUNK = 256       # entries looked at in one doorbell by the sweeper
-    HEADER_READ_BYTES = 32  # cell header and expiry
+    HEADER_READ_BYTES = 40  # cell header, expiry and lease
     MISSES_LIMIT = 64       # samples in a row without any candidate before a policy gives up
     FLUSHED_AT_A_TIME = 1024
     REFILLED_LIMIT = 64     # slots filled again while residents are looked at that are told apart; beyond it nothing is forgotten
     FOREIGN_SETS = 32       # index sets of one look at what others stored: 4 KiB
     FOREIGN_SETS_LIMIT = 65536  # of one search by who has hardly anything of its own
     FOREIGN_PAGES = 512
-    FEW_RESIDENTS = 64      # with fewer a front end may use the reserve
-    RESERVE_SHARE = 128     # of the pages that may be used one in so many is the reserve,
-    RESERVE_LEAST = 16      # at least so many, and at most an eighth
+    FEW_RESIDENTS = 64      # with fewer a front end has hardly anything of its own
     FULL_SHARE = 128        # a pool with less than this part of its pages free is full: new blocks are weighed
     REMOTE_MEASURES = 10    # turns of background work, of which one looks at how many blocks there are
     STALE_LIMIT = 8         # candidates that are looked at when a new block is weighed
     WAITS_LIMIT = 60        # of 5 ms
-    IDLE_EVICTIONS_LIMIT = 1024  # evictions in a row that free no page, beyond two for each resident
+    IDLE_VALUES_LIMIT = 16384  # evicted in a row for one that waits without a page that came free, some 15 ms: then it is refused
 
 _RULES = {
     "allkeys-prefix": (RULE_REUSE, False),
@@ -79,6 +83,37 @@ _RULES = {
 }
 
 
+cdef double median(const double *values, double *scratch, uint32_t count) noexcept nogil:
+    """The middle one of some values, the greater of two; ``scratch`` has room for as many. By Hoare's selection."""
+    cdef int64_t first = 0, last = <int64_t>count - 1, wanted = count // 2, left, right
+    cdef double pivot, held
+    if count == 0:
+        return 0
+    memcpy(scratch, values, count * sizeof(double))
+    while first < last:
+        pivot = scratch[(first + last) // 2]
+        left = first
+        right = last
+        while left <= right:
+            while scratch[left] < pivot:
+                left += 1
+            while scratch[right] > pivot:
+                right -= 1
+            if left <= right:
+                held = scratch[left]
+                scratch[left] = scratch[right]
+                scratch[right] = held
+                left += 1
+                right -= 1
+        if wanted <= right:
+            last = right
+        elif wanted >= left:
+            first = left
+        else:
+            break
+    return scratch[wanted]
+
+
 cdef class EvictionPolicy(Room):
     """Redis's policies by name, over the entries that this front end filled."""
 
@@ -87,6 +122,7 @@ cdef class EvictionPolicy(Room):
         self.engine = engine
         self.evictions = Batch(MAX_CELLS_PER_PAGE + 2)
         self.turnstile = Turnstile()
+        self.protection = LookupProtection()
         self.resident_capacity = 1024
         self.residents = <uint32_t *>malloc(self.resident_capacity * 4)
         self.is_resident = <uint64_t *>calloc((slots + 63) // 64, 8)
@@ -100,12 +136,12 @@ cdef class EvictionPolicy(Room):
 
     def choose(self, str name) -> None:
         """Switch to the policy ``name``; raises KeyError for an unknown one."""
+        cdef bint was_on = self.engine.reuse.is_on
         self.rule, self.volatile_only = _RULES[name]
+        self.changes += 1
         self.pool_count = 0
-        if self.rule != RULE_REUSE:
-            self.engine.reuse = None
-        elif self.engine.reuse is None:
-            self.engine.reuse = Reuse(self.engine.pool)
+        self.engine.reuse.switch(self.rule == RULE_REUSE)
+        if self.engine.reuse.is_on and not was_on:
             self.measure()
 
     # -------------------------------------------------------------- residents
@@ -168,9 +204,12 @@ cdef class EvictionPolicy(Room):
         return made
 
     cdef bint _make_room(self, int cell_class, uint32_t cells, uint32_t pages) noexcept nogil:
-        """Evict until ``pages`` pages may be claimed and ``cells`` cells of the class (-1: none) beside them."""
-        cdef uint64_t before
-        cdef uint32_t idle = 0, examined = 0
+        """Evict until ``pages`` pages may be claimed and ``cells`` cells of the class (-1: none) beside them.
+
+        Bounded: a page costs its values at most, 1 016 of the smallest, and where no page comes free IDLE_VALUES_LIMIT are the end.
+        """
+        cdef uint64_t used, evicted, idle = 0
+        cdef uint32_t examined = 0
         if self.rule == RULE_REUSE and self.engine.reuse.evicted_at == 0:
             self.measure()
         self.engine.reclaimer.collect(True)
@@ -188,13 +227,14 @@ cdef class EvictionPolicy(Room):
             if examined == 0:
                 break
         while not self._has_room(cell_class, cells, pages):
-            before = self.engine.allocator.used_pages
+            used = self.engine.allocator.used_pages
+            evicted = self.engine.counts.evicted
             if not self._evict_for(<uint32_t>cell_class if cell_class >= 0 else 0, cell_class < 0):
                 return self._wait_for_others(cell_class, cells, pages)
             self.engine.reclaimer.collect(True)
-            idle = 0 if self.engine.allocator.used_pages < before else idle + 1
-            # Values in use, or scattered among ones that must stay, free no page: every resident may be one.
-            if idle > IDLE_EVICTIONS_LIMIT + self.resident_count * 2:
+            # Values in use, or scattered among ones that must stay, free no page.
+            idle = 0 if self.engine.allocator.used_pages < used else idle + self.engine.counts.evicted - evicted + 1
+            if idle > IDLE_VALUES_LIMIT:
                 return False
         return True
 
@@ -211,17 +251,17 @@ cdef class EvictionPolicy(Room):
             pages += (cells - free_cells + CELLS_IN_PAGE[cell_class] - 1) // CELLS_IN_PAGE[cell_class]
         return self.engine.allocator.used_pages + pages + self.engine.allocator.reserve_pages <= self.engine.allocator.limit_pages
 
-    cdef bint shrink(self) noexcept nogil:
-        """Evict a little when more is in use than the limit allows (it was lowered); True when more has to go."""
+    cdef bint evict_ahead(self) noexcept nogil:
+        """Evict one value, or those of one page, for whoever will need a page; False when nothing can go, or somebody is at it."""
         cdef bint evicted
-        if self.engine.allocator.used_pages <= self.engine.allocator.limit_pages or not self.turnstile.enter():
+        if not self.turnstile.enter():
             return False
         self.refilled_count = 0
         self.engine.allocator.release_spares()
         evicted = self._evict_for(0, True)
         self.engine.reclaimer.collect(True)
         self.turnstile.leave()
-        return evicted and self.engine.allocator.used_pages > self.engine.allocator.limit_pages
+        return evicted
 
     cdef bint make_slot(self, Request *request) noexcept nogil:
         """Every probed set is full: evict the entry of theirs that was used longest ago."""
@@ -258,16 +298,11 @@ cdef class EvictionPolicy(Room):
             ops[i].length = HEAT_BYTES
         if self.engine.pool.submit(ops, total) != 0:
             return False
-        for i in range(total):
-            if word_state(slot_words(request, i)[0]) != STATE_LIVE:
-                continue
-            if self.volatile_only and not word_has_ttl(slot_words(request, i)[0]):
-                continue
-            if self.rule == RULE_REUSE:
-                if best < 0 or self.engine.reuse.age(&heats[i]) > self.engine.reuse.age(&heats[best]):
-                    best = i
-            elif best < 0 or <uint32_t>self.engine.now_ms - heats[i].last_ms > <uint32_t>self.engine.now_ms - heats[best].last_ms:
-                best = i
+        self.is_forced = False
+        best = self._coldest_slot(request, heats, total)
+        if best < 0:
+            self.is_forced = True
+            best = self._coldest_slot(request, heats, total)
         if best < 0:
             return False
         candidate.slot = <uint32_t>(
@@ -279,20 +314,50 @@ cdef class EvictionPolicy(Room):
         self._evict_one(candidate)
         return True
 
+    cdef int _coldest_slot(self, Request *request, Heat *heats, uint32_t total) noexcept nogil:
+        """The number of the entry in the probed sets that goes first, or -1."""
+        cdef uint32_t i, slot
+        cdef uint64_t word
+        cdef bint leased
+        cdef int best = -1
+        for i in range(total):
+            word = slot_words(request, i)[0]
+            if word_state(word) != STATE_LIVE or (self.volatile_only and not word_has_ttl(word)) or self._is_kept(&heats[i]):
+                continue
+            if heats[i].flags & HEAT_LEASED:
+                slot = <uint32_t>(
+                    ((request.home + i // SLOTS_PER_SET) % self.engine.pool.geometry.set_count) * SLOTS_PER_SET + i % SLOTS_PER_SET
+                )
+                if self.find_leased(&slot, &word, &heats[i], 1, &leased) != 0 or leased:
+                    continue
+            if self.rule == RULE_REUSE:
+                if best < 0 or self.engine.reuse.age(&heats[i]) > self.engine.reuse.age(&heats[best]):
+                    best = i
+            elif best < 0 or <uint32_t>self.engine.now_ms - heats[i].last_ms > <uint32_t>self.engine.now_ms - heats[best].last_ms:
+                best = i
+        return best
+
     cdef bint _evict_for(self, uint32_t cell_class, bint wants_page) noexcept nogil:
         """Evict so that a cell of the class, or a page, comes free. True when something was evicted."""
         cdef Candidate best, chosen
         cdef uint32_t i
+        cdef uint64_t changes = self.changes
         cdef int fitting = -1
-        cdef bint is_small
+        cdef uint32_t together = 1
         if self.rule == RULE_NONE:
             return False
         # Some samples for every victim, as Redis takes them: fewer, and most of what is sampled goes, cold or not.
-        if self.rule == RULE_REUSE:
-            is_small = not wants_page and CELL_BYTES[cell_class] < SMALL_VICTIM_BYTES
-            if not self._refill_by_reuse(REUSE_SAMPLES_SMALL if is_small else REUSE_SAMPLES):
-                return False
-        elif self.pool_count <= POOL_SIZE - VICTIMS_PER_REFILL and not self._refill() and self.pool_count == 0:
+        if not wants_page and CELL_BYTES[cell_class] < MIDDLE_VICTIM_BYTES:
+            together = VICTIMS_TOGETHER if CELL_BYTES[cell_class] < SMALL_VICTIM_BYTES else VICTIMS_TOGETHER // 2
+        self.is_forced = False
+        self._sample()
+        if self.pool_count == 0 and self.protection.window_ms:
+            # Looking for keys must not keep others from storing theirs.
+            self.is_forced = True
+            self._sample()
+        if self._drop_stale(changes):
+            return True
+        if self.pool_count == 0:
             return False
         best = self.pool[0]
         for i in range(self.pool_count):
@@ -307,7 +372,7 @@ cdef class EvictionPolicy(Room):
             chosen = best
         self._drop(<uint32_t>fitting)
         if word_is_paged(chosen.word) or (not wants_page and word_class(chosen.word) == cell_class):
-            self._evict_one(chosen)
+            self._evict_like(chosen, cell_class, together)
             return True
         # Cells of another size: only a whole page of them is of use.
         if self._evict_page(chosen) == 0:
@@ -316,6 +381,85 @@ cdef class EvictionPolicy(Room):
         self.engine.reclaimer.collect(True)
         self.engine.allocator.release_spares()
         return True
+
+    cdef void _sample(self) noexcept nogil:
+        """Fill the pool of candidates where it needs it."""
+        if self.protection.window_ms and self.protection.is_due():
+            self._survey()
+        if self.rule == RULE_REUSE:
+            self._refill_by_reuse(REUSE_SAMPLES)
+        elif self.pool_count <= POOL_SIZE - VICTIMS_PER_REFILL:
+            self._refill()
+
+    cdef void _survey(self) noexcept nogil:
+        """Draw some residents, for how much of the memory is protected."""
+        cdef FabricOp ops[SURVEYED * 2]
+        cdef Heat heats[SURVEYED]
+        cdef uint64_t words[SURVEYED]
+        cdef CellHeader headers[SURVEYED]
+        cdef uint32_t count = SURVEYED if self.resident_count > SURVEYED else self.resident_count, i, slot
+        if count == 0:
+            return
+        memset(ops, 0, sizeof(ops))
+        for i in range(count):
+            slot = self.residents[i if count < SURVEYED else <uint32_t>(self.engine.next_random() % self.resident_count)]
+            ops[i].opcode = OP_READ
+            ops[i].offset = self.engine.pool.slot_offset(slot)
+            ops[i].local = &words[i]
+            ops[i].length = 8
+            ops[count + i].opcode = OP_READ
+            ops[count + i].offset = self.engine.pool.heat_offset(slot)
+            ops[count + i].local = &heats[i]
+            ops[count + i].length = HEAT_BYTES
+        if self.engine.pool.submit(ops, count * 2) != 0:
+            return
+        for i in range(count):
+            ops[i].offset = (
+                self.engine.cell_offset(word_location(words[i]), word_class(words[i]))
+                if word_state(words[i]) == STATE_LIVE and self.engine.valid_location(words[i]) else 0
+            )
+            ops[i].local = &headers[i]
+            ops[i].length = sizeof(CellHeader)
+        if self.engine.pool.submit(ops, count) != 0:
+            return
+        for i in range(count):
+            if word_state(words[i]) == STATE_LIVE and headers[i].echo == <uint32_t>words[i]:
+                self.protection.note(&heats[i], <uint32_t>self.engine.now_ms, <double>headers[i].value_bytes + headers[i].key_bytes)
+        self.protection.reckon(count, self.resident_count, <double>self.engine.allocator.limit_pages * PAGE_BYTES)
+
+    cdef bint _is_kept(self, const Heat *heat) noexcept nogil:
+        """Whether somebody was just told that this block is there."""
+        return not self.is_forced and self.protection.covers(heat, <uint32_t>self.engine.now_ms)
+
+    cdef int find_leased(self, const uint32_t *slots, const uint64_t *words, Heat *heats, uint32_t count, bint *leased) noexcept nogil:
+        """Tell which of some LIVE entries are leased: their cells say so. A mark in heat that is out of date is taken away."""
+        cdef FabricOp ops[REUSE_SAMPLES]
+        cdef char headers[REUSE_SAMPLES * HEADER_READ_BYTES]
+        cdef uint32_t numbers[REUSE_SAMPLES]
+        cdef uint32_t asked = 0, i
+        cdef CellHeader *header
+        cdef uint8_t flags
+        for i in range(count):
+            leased[i] = False
+            if heats[i].flags & HEAT_LEASED and word_state(words[i]) == STATE_LIVE and self.engine.valid_location(words[i]):
+                memset(&ops[asked], 0, sizeof(FabricOp))
+                ops[asked].opcode = OP_READ
+                ops[asked].offset = self.engine.cell_offset(word_location(words[i]), word_class(words[i]))
+                ops[asked].local = &headers[asked * HEADER_READ_BYTES]
+                ops[asked].length = HEADER_READ_BYTES
+                numbers[asked] = i
+                asked += 1
+        if asked == 0:
+            return 0
+        if self.engine.pool.submit(ops, asked) != 0:
+            return -1
+        for i in range(asked):
+            header = <CellHeader *>&headers[i * HEADER_READ_BYTES]
+            leased[numbers[i]] = header.echo != <uint32_t>words[numbers[i]] or cell_lease_ms(header) > self.engine.now_ms
+            if not leased[numbers[i]]:
+                flags = heats[numbers[i]].flags & ~<uint32_t>HEAT_LEASED
+                self.engine.pool.write_from(self.engine.pool.heat_offset(slots[numbers[i]]) + HEAT_BYTES - 1, &flags, 1)
+        return 0
 
     cdef bint _fits(self, uint32_t fitting) noexcept nogil:
         """Whether a candidate is nearly as good a victim as the best."""
@@ -328,7 +472,7 @@ cdef class EvictionPolicy(Room):
         cdef DatabaseCounts total
         cdef int64_t blocks = 0
         cdef uint32_t i
-        if self.engine.reuse is None:
+        if not self.engine.reuse.is_on:
             return
         if self.engine.pool.fabric.is_remote:
             # Each look is some round trips: none for a front end that is asked nothing, and few for others.
@@ -350,6 +494,7 @@ cdef class EvictionPolicy(Room):
         """
         cdef Heat now
         cdef uint32_t i
+        cdef uint64_t changes = self.changes
         cdef bint refused = False
         if self.rule != RULE_REUSE or not self.engine.reuse.follows_rule:
             return False
@@ -359,6 +504,7 @@ cdef class EvictionPolicy(Room):
             return False
         self.refilled_count = 0
         self._refill_by_reuse(REUSE_SAMPLES)
+        self._drop_stale(changes)
         if admitted >= POOL_SIZE:
             admitted = POOL_SIZE - 1
         for i in range(STALE_LIMIT):
@@ -375,6 +521,13 @@ cdef class EvictionPolicy(Room):
         self.engine.reuse.refused += refused
         return refused
 
+    cdef bint _drop_stale(self, uint64_t changes) noexcept nogil:
+        """Whether the policy was changed after the ``changes`` that were known, while samples were read: what they were taken for counts no more."""
+        if self.changes == changes:
+            return False
+        self.pool_count = 0
+        return True
+
     cdef void _drop(self, uint32_t place) noexcept nogil:
         """A candidate leaves the pool."""
         cdef uint32_t i
@@ -384,14 +537,15 @@ cdef class EvictionPolicy(Room):
 
     cdef bint _refill_by_reuse(self, uint32_t samples) noexcept nogil:
         """Score random residents by their heat alone, and look at the slots of those that get into the pool."""
-        cdef FabricOp ops[REUSE_SAMPLES + POOL_SIZE]
+        cdef FabricOp ops[REUSE_SAMPLES + POOLED_CHECKED]
         cdef Heat heats[REUSE_SAMPLES]
-        cdef Heat pooled[POOL_SIZE]
-        cdef uint32_t pooled_slots[POOL_SIZE]
+        cdef Heat pooled[POOLED_CHECKED]
+        cdef uint32_t pooled_slots[POOLED_CHECKED]
+        cdef bint leased[REUSE_SAMPLES]
         cdef uint64_t words[REUSE_SAMPLES]
         cdef uint32_t slots[REUSE_SAMPLES]
         cdef uint32_t positions[REUSE_SAMPLES]
-        cdef uint32_t count, i, chosen, misses = 0, found = 0, checked
+        cdef uint32_t count, i, chosen, misses = 0, found = 0, checked, before
         cdef double worst
         cdef Candidate candidate
         cdef bint several = self.engine.pool.front_end_high_water > 1
@@ -406,6 +560,7 @@ cdef class EvictionPolicy(Room):
                 continue
             if self.resident_count == 0:
                 return False
+            before = self.resident_count
             count = samples if self.resident_count > samples else self.resident_count
             memset(ops, 0, count * sizeof(FabricOp))
             for i in range(count):
@@ -415,8 +570,8 @@ cdef class EvictionPolicy(Room):
                 ops[i].offset = self.engine.pool.heat_offset(slots[i])
                 ops[i].local = &heats[i]
                 ops[i].length = HEAT_BYTES
-            # Candidates that were used since are none; unless a whole look would cost more than the value.
-            checked = self.pool_count if samples == REUSE_SAMPLES else 0
+            # Candidates that were used since are none.
+            checked = self.pool_count if self.pool_count < POOLED_CHECKED else POOLED_CHECKED
             memset(&ops[count], 0, checked * sizeof(FabricOp))
             for i in range(checked):
                 pooled_slots[i] = self.pool[i].slot
@@ -434,6 +589,8 @@ cdef class EvictionPolicy(Room):
             worst = -1e300 if self.pool_count < POOL_SIZE else self.pool[self.pool_count - 1].score
             chosen = 0
             for i in range(count):
+                if self._is_kept(&heats[i]):
+                    continue
                 if self._score(&heats[i], 0) <= worst:
                     found += 1
                     continue
@@ -446,10 +603,12 @@ cdef class EvictionPolicy(Room):
                 slots[chosen] = slots[i]
                 positions[chosen] = positions[i]
                 chosen += 1
-            if chosen and self.engine.pool.submit(ops, chosen) != 0:
+            if chosen and (
+                self.engine.pool.submit(ops, chosen) != 0 or self.find_leased(slots, words, heats, chosen, leased) != 0
+            ):
                 return False
             for i in range(chosen):
-                if word_state(words[i]) != STATE_LIVE:
+                if word_state(words[i]) != STATE_LIVE or leased[i]:
                     continue
                 candidate.slot = slots[i]
                 candidate.word = words[i]
@@ -462,6 +621,8 @@ cdef class EvictionPolicy(Room):
                 if word_state(words[i]) != STATE_LIVE:
                     if positions[i] < self.resident_count and self.residents[positions[i]] == slots[i]:
                         self._forget(positions[i])
+            if self.resident_count < before:
+                misses = 1  # among many that are gone: the next look finds fewer of these
         return self.pool_count > 0
 
     cdef bint _refill(self) noexcept nogil:
@@ -472,7 +633,9 @@ cdef class EvictionPolicy(Room):
         cdef Heat heats[SAMPLES]
         cdef char headers[SAMPLES * HEADER_READ_BYTES]
         cdef uint32_t positions[SAMPLES]
-        cdef uint32_t count, i, misses = 0, found = 0, slot
+        cdef uint32_t slots[SAMPLES]
+        cdef bint leased[SAMPLES]
+        cdef uint32_t count, i, misses = 0, found = 0, slot, before
         cdef Candidate candidate
         cdef bint several = self.engine.pool.front_end_high_water > 1
         while found == 0 and misses < MISSES_LIMIT:
@@ -485,12 +648,14 @@ cdef class EvictionPolicy(Room):
                 continue
             if self.resident_count == 0:
                 break
+            before = self.resident_count
             count = SAMPLES if self.resident_count > SAMPLES else self.resident_count
             memset(ops, 0, sizeof(ops))
             memset(expiry_ops, 0, sizeof(expiry_ops))
             for i in range(count):
                 positions[i] = i if count < SAMPLES else <uint32_t>(self.engine.next_random() % self.resident_count)
                 slot = self.residents[positions[i]]
+                slots[i] = slot
                 ops[i].opcode = OP_READ
                 ops[i].offset = self.engine.pool.slot_offset(slot)
                 ops[i].local = &words[i]
@@ -499,7 +664,7 @@ cdef class EvictionPolicy(Room):
                 ops[count + i].offset = self.engine.pool.heat_offset(slot)
                 ops[count + i].local = &heats[i]
                 ops[count + i].length = HEAT_BYTES
-            if self.engine.pool.submit(ops, count * 2) != 0:
+            if self.engine.pool.submit(ops, count * 2) != 0 or self.find_leased(slots, words, heats, count, leased) != 0:
                 return False
             if self.rule == RULE_TTL:
                 for i in range(count):
@@ -514,6 +679,8 @@ cdef class EvictionPolicy(Room):
                     return False
             for i in range(count):
                 if word_state(words[i]) != STATE_LIVE or (self.volatile_only and not word_has_ttl(words[i])):
+                    continue
+                if leased[i] or self._is_kept(&heats[i]):
                     continue
                 if positions[i] >= self.resident_count:
                     continue
@@ -533,6 +700,8 @@ cdef class EvictionPolicy(Room):
                     slot = self.residents[positions[count - 1 - i]]
                     if ops[count - 1 - i].offset == self.engine.pool.slot_offset(slot):
                         self._forget(positions[count - 1 - i])
+            if self.resident_count < before:
+                misses = 1  # among many that are gone: the next look finds fewer of these
         return found > 0
 
     cdef double _score(self, Heat *heat, int64_t expire_at_ms) noexcept nogil:
@@ -563,6 +732,7 @@ cdef class EvictionPolicy(Room):
         cdef uint32_t looked = 0, found = 0, count, i, number, slot
         cdef uint32_t limit = FOREIGN_SETS_LIMIT if self.resident_count < FEW_RESIDENTS else FOREIGN_SETS
         cdef uint64_t word
+        cdef bint leased
         cdef Candidate candidate
         first = self.engine.next_random() % total
         while looked < limit and looked < total and found < SAMPLES:
@@ -580,6 +750,12 @@ cdef class EvictionPolicy(Room):
                     ):
                         continue
                     slot = <uint32_t>((first + i) * SLOTS_PER_SET + number)
+                    if self._is_kept(&heats[i * SLOTS_PER_SET + number]):
+                        continue
+                    if self.find_leased(&slot, &word, &heats[i * SLOTS_PER_SET + number], 1, &leased) != 0:
+                        return found
+                    if leased:
+                        continue
                     if self.rule == RULE_TTL and self.engine.pool.read_into(
                         self.engine.cell_offset(word_location(word), word_class(word)), header, HEADER_READ_BYTES
                     ) != 0:
@@ -599,27 +775,6 @@ cdef class EvictionPolicy(Room):
         return found
 
     # ------------------------------------------------------- other front ends
-
-    cdef bint keep_reserve(self, bint several) noexcept nogil:
-        """Where several share a pool, keep some pages free for one that has nothing to evict itself; True when more has to go.
-
-        Who has values of its own claims nothing of that reserve, and evicts in the background when others have used it.
-        """
-        cdef uint64_t reserve = 0, limit = self.engine.allocator.limit_pages
-        cdef bint evicted
-        if several and self.rule != RULE_NONE and self.resident_count >= FEW_RESIDENTS:
-            reserve = limit // RESERVE_SHARE if limit // RESERVE_SHARE > RESERVE_LEAST else RESERVE_LEAST
-            if reserve > limit // 8:
-                reserve = limit // 8
-        self.engine.allocator.reserve_pages = reserve
-        if reserve == 0 or self.engine.allocator.used_pages + reserve <= limit or not self.turnstile.enter():
-            return False
-        self.refilled_count = 0
-        self.engine.allocator.release_spares()
-        evicted = self._evict_for(0, True)
-        self.engine.reclaimer.collect(True)
-        self.turnstile.leave()
-        return evicted and self.engine.allocator.used_pages + reserve > limit
 
     cdef bint _wait_for_others(self, int cell_class, uint32_t cells, uint32_t pages) noexcept nogil:
         """Nothing of one's own can go, but others have the pool full of small values: take theirs out, and wait for the pages.
@@ -691,24 +846,52 @@ cdef class EvictionPolicy(Room):
             i -= 1
         self.pool[place] = candidate
 
-    cdef bint _evict_one(self, Candidate candidate) noexcept nogil:
+    cdef void _evict_one(self, Candidate candidate) noexcept nogil:
         """Evict exactly what was scored, unless it was used or changed since."""
-        cdef Request *request
-        cdef Heat heat
-        cdef bint evicted
-        if self.rule == RULE_LRU or self.rule == RULE_LFU or self.rule == RULE_REUSE:
-            if candidate.score and self.engine.pool.read_into(
-                self.engine.pool.heat_offset(candidate.slot), &heat, HEAT_BYTES
-            ) == 0 and candidate.last_ms and (heat.last if self.rule == RULE_REUSE else heat.last_ms) != candidate.last_ms:
-                return False
+        self._evict_like(candidate, 0, 1)
+
+    cdef void _evict_like(self, Candidate first, uint32_t cell_class, uint32_t together) noexcept nogil:
+        """The same for up to ``together`` candidates: beside the first those in cells of the class that are nearly as good."""
+        cdef Candidate victims[VICTIMS_TOGETHER]
+        cdef FabricOp ops[VICTIMS_TOGETHER]
+        cdef Heat heats[VICTIMS_TOGETHER]
+        cdef uint32_t count = 1, i = 0
+        cdef bint looks = self.rule == RULE_LRU or self.rule == RULE_LFU or self.rule == RULE_REUSE
+        victims[0] = first
+        while i < self.pool_count and count < together:
+            if word_is_paged(self.pool[i].word) or word_class(self.pool[i].word) != cell_class or not self._fits(i):
+                i += 1
+                continue
+            victims[count] = self.pool[i]
+            count += 1
+            self._drop(i)
+        memset(ops, 0, sizeof(ops))
+        for i in range(count):
+            ops[i].opcode = OP_READ
+            ops[i].offset = self.engine.pool.heat_offset(victims[i].slot)
+            ops[i].local = &heats[i]
+            ops[i].length = HEAT_BYTES
+        if self.engine.pool.submit(ops, count) != 0:
+            return
         self.evictions.clear()
-        request = self.evictions.add()
-        request.kind = KIND_EVICT
-        request.slot = candidate.slot
-        request.expected = candidate.word
+        for i in range(count):
+            if looks and victims[i].score and victims[i].last_ms and (
+                (heats[i].last if self.rule == RULE_REUSE else heats[i].last_ms) != victims[i].last_ms
+            ):
+                continue
+            if not self._is_kept(&heats[i]):
+                self._ask_for(victims[i].slot, victims[i].word, 0)
         self.engine.run(self.evictions)
-        evicted = request.status == STATUS_OK
-        return evicted
+        for i in range(self.evictions.count):
+            if self.evictions.requests[i].status == STATUS_LEASED:
+                self._note_leased(self.evictions.requests[i].slot)
+
+    cdef void _note_leased(self, uint32_t slot) noexcept nogil:
+        """A lease whose mark in heat was lost to another writer: the samplers are to pass it over."""
+        cdef Heat heat
+        if self.engine.pool.read_into(self.engine.pool.heat_offset(slot), &heat, HEAT_BYTES) == 0:
+            heat.flags |= HEAT_LEASED
+            self.engine.pool.write_from(self.engine.pool.heat_offset(slot) + HEAT_BYTES - 1, &heat.flags, 1)
 
     cdef uint32_t _evict_page(self, Candidate victim) noexcept nogil:
         """Evict every value whose cell lies in the victim's page, which is ours; how many.
@@ -721,58 +904,105 @@ cdef class EvictionPolicy(Room):
         return self._evict_cells(page, self.engine.allocator.cell_pages[page].cell_class, victim, True)
 
     cdef uint32_t _evict_cells(self, uint32_t page, uint32_t cell_class, Candidate victim, bint must_hold) noexcept nogil:
-        """Evict what lies in a page of cells, found by the cells' back-pointers; how many. ``must_hold``: none without the victim."""
+        """Empty a page of cells, found by the cells' back-pointers; how many were evicted. ``must_hold``: nothing without the victim.
+
+        The colder half goes, the victim in it. What must not go, and in a page of ours the hotter half, moves to free cells of the
+        class's other pages; where these are too few it stays, and what has gone from here makes room for that of the next page.
+        """
         cdef CellPage *state = &self.engine.allocator.cell_pages[page]
-        cdef CellHeader *headers
+        cdef char *headers
+        cdef CellHeader *header
         cdef uint64_t *words
+        cdef Heat *heats
+        cdef double *scores
+        cdef uint32_t *live
         cdef FabricOp *ops
-        cdef Request *request
-        cdef uint32_t cell, count = 0, i, evicted = 0, capacity = CELLS_IN_PAGE[cell_class]
+        cdef uint32_t cell, count = 0, alive = 0, i, number, evicted = 0, capacity = CELLS_IN_PAGE[cell_class], staying = 0
         cdef uint64_t slot_count = self.engine.pool.geometry.slot_count
         cdef bint is_there = False
+        cdef double middle
         self.evictions.clear()
-        headers = <CellHeader *>allocate(self.evictions, capacity * sizeof(CellHeader))
+        headers = <char *>allocate(self.evictions, capacity * HEADER_READ_BYTES)
         words = <uint64_t *>allocate(self.evictions, capacity * 8)
-        ops = <FabricOp *>allocate(self.evictions, capacity * sizeof(FabricOp))
-        memset(ops, 0, capacity * sizeof(FabricOp))
+        heats = <Heat *>allocate(self.evictions, capacity * HEAT_BYTES)
+        scores = <double *>allocate(self.evictions, capacity * 2 * sizeof(double))
+        live = <uint32_t *>allocate(self.evictions, capacity * 4)
+        ops = <FabricOp *>allocate(self.evictions, capacity * 2 * sizeof(FabricOp))
+        memset(ops, 0, capacity * 2 * sizeof(FabricOp))
         for cell in range(capacity):
             if state.owned and state.free_bits[cell >> 6] & (<uint64_t>1 << (cell & 63)):
                 continue
             ops[count].opcode = OP_READ
             ops[count].offset = self.engine.cell_offset(make_location(page, cell), cell_class)
-            ops[count].local = &headers[count]
-            ops[count].length = sizeof(CellHeader)
+            ops[count].local = &headers[count * HEADER_READ_BYTES]
+            ops[count].length = HEADER_READ_BYTES
             count += 1
         if count == 0 or self.engine.pool.submit(ops, count) != 0:
             return 0
-        memset(ops, 0, capacity * sizeof(FabricOp))
+        memset(ops, 0, capacity * 2 * sizeof(FabricOp))
         for i in range(count):
-            ops[i].opcode = OP_READ
-            ops[i].offset = self.engine.pool.slot_offset(headers[i].slot if headers[i].slot < slot_count else 0)
-            ops[i].local = &words[i]
-            ops[i].length = 8
-        if self.engine.pool.submit(ops, count) != 0:
+            header = <CellHeader *>&headers[i * HEADER_READ_BYTES]
+            cell = header.slot if header.slot < slot_count else 0
+            ops[2 * i].opcode = OP_READ
+            ops[2 * i].offset = self.engine.pool.slot_offset(cell)
+            ops[2 * i].local = &words[i]
+            ops[2 * i].length = 8
+            ops[2 * i + 1].opcode = OP_READ
+            ops[2 * i + 1].offset = self.engine.pool.heat_offset(cell)
+            ops[2 * i + 1].local = &heats[i]
+            ops[2 * i + 1].length = HEAT_BYTES
+        if self.engine.pool.submit(ops, count * 2) != 0:
             return 0
         for i in range(count):
+            header = <CellHeader *>&headers[i * HEADER_READ_BYTES]
             if (
-                word_state(words[i]) != STATE_LIVE or <uint32_t>words[i] != headers[i].echo
-                or location_page(word_location(words[i])) != page or headers[i].slot >= slot_count
+                word_state(words[i]) != STATE_LIVE or <uint32_t>words[i] != header.echo
+                or location_page(word_location(words[i])) != page or header.slot >= slot_count
             ):
                 continue  # not published, or unlinked already
-            if self.volatile_only and not word_has_ttl(words[i]):
-                continue
-            if headers[i].slot == victim.slot and words[i] == victim.word:
+            scores[alive] = self._score(&heats[i], cell_expiry_ms(header))
+            if header.slot == victim.slot and words[i] == victim.word:
                 is_there = True
-            request = self.evictions.add()
-            request.kind = KIND_EVICT
-            request.slot = headers[i].slot
-            request.expected = words[i]
+                scores[alive] = 1e300
+            elif (
+                (self.volatile_only and not word_has_ttl(words[i])) or cell_lease_ms(header) > self.engine.now_ms
+                or self._is_kept(&heats[i])
+            ):
+                scores[alive] = -1e300
+                staying += 1
+            live[alive] = i
+            alive += 1
         if must_hold and not is_there:
             return 0
+        middle = -1e299
+        if state.owned and self.rule != RULE_RANDOM:
+            middle = median(scores, scores + capacity, alive)
+        for i in range(alive):
+            header = <CellHeader *>&headers[live[i] * HEADER_READ_BYTES]
+            if scores[i] >= middle and scores[i] > -1e299:
+                self._ask_for(header.slot, words[live[i]], 0)
         self.engine.run(self.evictions)
         for i in range(self.evictions.count):
             evicted += self.evictions.requests[i].status == STATUS_OK
+        staying = alive - self.evictions.count
+        if staying == 0 or not state.owned or not self.engine.allocator.has_beside(cell_class, page, staying):
+            return evicted
+        number = self.evictions.count
+        self.evictions.count = 0
+        for i in range(alive):
+            header = <CellHeader *>&headers[live[i] * HEADER_READ_BYTES]
+            if not (scores[i] >= middle and scores[i] > -1e299):
+                self._ask_for(header.slot, words[live[i]], MOVE)
+        self.engine.run(self.evictions)
         return evicted
+
+    cdef void _ask_for(self, uint32_t slot, uint64_t word, uint16_t flags) noexcept nogil:
+        """One more of the values that go, or move."""
+        cdef Request *request = self.evictions.add()
+        request.kind = KIND_EVICT
+        request.flags = flags
+        request.slot = slot
+        request.expected = word
 
     # ------------------------------------------------------------------ sweep
 

@@ -32,6 +32,7 @@ cdef struct Geometry:
     uint64_t counters
     uint64_t globals
     uint64_t databases
+    uint64_t leases
     uint64_t counts
     uint64_t sets
     uint64_t heat

@@ -26,7 +26,7 @@ from storage.words cimport (
 )
 
 MAGIC = b"KVCDPOOL"
-VERSION = 4
+VERSION = 5
 SUPERBLOCK_BYTES = 4096
 MIN_PAGES = 8
 GHOST_BUCKET_BYTES = 128
@@ -59,6 +59,7 @@ def _regions(pool_bytes: int, index_entries: int) -> dict[str, int]:
         ("counters", CHANGE_COUNTERS * 8),
         ("globals", 4096),
         ("databases", MAX_DATABASES * 8),
+        ("leases", 4096),
         ("counts", (MAX_FRONT_ENDS + 1) * MAX_DATABASES * COUNTS_BYTES),
         ("sets", set_count * SET_BYTES),
         ("heat", set_count * SLOTS_PER_SET * HEAT_BYTES),

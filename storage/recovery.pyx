@@ -29,6 +29,7 @@ from storage.store cimport Store
 from storage.words cimport (
     CELL_CLASSES,
     CELL_HAS_EXPIRY,
+    CELL_HAS_LEASE,
     CELL_HAS_PARENT,
     CELL_LIST_PAGE,
     CELL_PAGED,
@@ -54,6 +55,7 @@ from storage.words cimport (
     STATE_RESERVED,
     CellHeader,
     cell_expiry_ms,
+    cell_lease_ms,
     cell_prefix_bytes,
     freed_word,
     location_cell,
@@ -81,7 +83,7 @@ cdef enum:
     SWAPS = 512
     TABLE_CHUNK = 8192      # page words of one READ: 64 KiB
     EMPTY_CHUNK_BYTES = 65536
-    KNOWN_FLAGS = CELL_HAS_EXPIRY | CELL_HAS_PARENT | CELL_PAGED | CELL_LIST_PAGE
+    KNOWN_FLAGS = CELL_HAS_EXPIRY | CELL_HAS_LEASE | CELL_HAS_PARENT | CELL_PAGED | CELL_LIST_PAGE
 
 cdef enum Verdict:
     BROKEN = 0
@@ -384,6 +386,7 @@ cdef class Recovery:
             or (header.flags & CELL_HAS_EXPIRY != 0) != word_has_ttl(word) or (header.flags & CELL_PAGED != 0) != paged
             or (not paged and (header.flags & CELL_LIST_PAGE or header.tail_in_cell))
             or (header.flags & CELL_HAS_EXPIRY and cell_expiry_ms(header) < 0)
+            or (header.flags & CELL_HAS_LEASE and cell_lease_ms(header) <= 0)
         ):
             return BROKEN
         if header.epoch != <uint32_t>self.pool.epochs[header.database]:

@@ -29,6 +29,7 @@ cdef packed struct Ghost:
 @cython.final
 cdef class Reuse:
     cdef Pool pool
+    cdef readonly bint is_on         # under allkeys-prefix
     cdef uint64_t clock             # accesses of all front ends, as last seen, and one's own since
     cdef uint64_t moment            # the clock before the batch at hand
     cdef uint32_t pending           # accesses that the pool's clock does not count yet

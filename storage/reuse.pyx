@@ -17,7 +17,7 @@ from libc.stdint cimport int32_t, int64_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from storage.pool cimport GLOBAL_CLOCK, GLOBAL_GHOST_BUCKETS, Pool
-from storage.words cimport Heat
+from storage.words cimport HEAT_LEASED, Heat
 
 cdef enum:
     COUNT_UNIT = 2048       # of log2 of the count
@@ -39,20 +39,36 @@ cdef double LIMIT_LEAST = 128
 
 @cython.final
 cdef class Reuse:
-    """Raises nothing; all of it is advice."""
+    """Raises nothing; all of it is advice.
+
+    There as long as its engine, and off under other policies: a batch that waits for a memory node while the policy is changed goes on with it.
+    """
 
     def __cinit__(self, Pool pool):
         self.pool = pool
-        self.follows_rule = True
-        self.share = 1.0
         self.capacity = 1.0
-        self.shift = LEAST_SHIFT
-        self.last_threshold = self.key_threshold = -1e300
-        pool.read_into(pool.geometry.globals + GLOBAL_CLOCK, &self.clock, 8)
-        self.clock_before = self.clock
-        self.tick = <int64_t>(self.clock >> self.shift)
-        self.median = 1.0
-        self.median_inverse = 1.0
+        self.median = self.median_inverse = 1.0
+
+    def switch(self, bint on) -> None:
+        """Begin anew, or stop: what was learned before other policies ruled says nothing of now."""
+        if on and not self.is_on:
+            self.follows_rule = True
+            self.share = 1.0
+            self.capacity = 1.0
+            self.shift = LEAST_SHIFT
+            self.evicted_at = self.pending = 0
+            self.own = self.own_before = 0
+            self.duel = self.tail_penalty = 0
+            self.median = self.median_inverse = 1.0
+            self.last_threshold = self.key_threshold = -1e300
+            memset(self.made, 0, sizeof(self.made))
+            memset(self.back, 0, sizeof(self.back))
+            memset(self.by_last, 0, sizeof(self.by_last))
+            memset(self.by_key, 0, sizeof(self.by_key))
+            self.pool.read_into(self.pool.geometry.globals + GLOBAL_CLOCK, &self.clock, 8)
+            self.clock_before = self.moment = self.clock
+            self.tick = <int64_t>(self.clock >> self.shift)
+        self.is_on = on
 
     def facts(self) -> dict[str, float]:
         """What is learned, for people."""
@@ -208,7 +224,7 @@ cdef class Reuse:
         if is_tail and is_stored:
             weight -= <float>self.tail_penalty
         heat.bonus = narrow(<float>self.median * weight)
-        heat.flags = HEAT_COUNTED | (HEAT_TAIL if is_tail else 0)
+        heat.flags = (heat.flags & HEAT_LEASED) | HEAT_COUNTED | (HEAT_TAIL if is_tail else 0)
 
     cdef double age(self, const Heat *heat) noexcept nogil:
         """How much a block deserves to go: the clock less its key."""
@@ -366,6 +382,6 @@ cdef class Reuse:
         made.tag_count = tag << 16 | heat.count
         made.last = heat.last
         made.bonus = heat.bonus
-        made.flags = heat.flags
+        made.flags = heat.flags & ~<uint32_t>HEAT_LEASED
         made.spare = 0
         return chosen

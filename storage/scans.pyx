@@ -13,6 +13,7 @@ from storage.policy cimport EvictionPolicy
 from storage.pool cimport Pool
 from storage.words cimport (
     CELL_HAS_PARENT,
+    HEAD_BYTES_MAX,
     MAX_DATABASES,
     MAX_KEY_BYTES_C,
     SET_BYTES,
@@ -29,7 +30,6 @@ from storage.words cimport (
 cdef enum:
     SCAN_HEAD_BYTES = 64    # the smallest cell; header and key of most
     SCAN_ATTEMPTS = 100     # every further one means that another front end wrote the key again
-    HEAD_BYTES_MAX = 40
 
 
 cdef list keys_in_sets(Engine engine, Batch batch, uint64_t first, uint32_t count, int database):
@@ -143,7 +143,7 @@ cdef uint32_t count_children(Engine engine, EvictionPolicy policy, int database,
     """Resident values that name this hash as their parent."""
     cdef uint32_t start = 0, i, count, children = 0, total = policy.resident_count
     cdef uint64_t words[256]
-    cdef char heads[256 * 40]
+    cdef char heads[256 * HEAD_BYTES_MAX]
     cdef FabricOp ops[256]
     cdef CellHeader *header
     cdef uint64_t parent
@@ -162,18 +162,18 @@ cdef uint32_t count_children(Engine engine, EvictionPolicy policy, int database,
             ops[i].offset = 0
             if word_state(words[i]) == STATE_LIVE and engine.valid_location(words[i]):
                 ops[i].offset = engine.cell_offset(word_location(words[i]), word_class(words[i]))
-            ops[i].local = heads + i * 40
-            ops[i].length = 40
+            ops[i].local = heads + i * HEAD_BYTES_MAX
+            ops[i].length = HEAD_BYTES_MAX
         if pool.submit(ops, count) != 0:
             return children
         for i in range(count):
-            header = <CellHeader *>(heads + i * 40)
+            header = <CellHeader *>(heads + i * HEAD_BYTES_MAX)
             if (
                 word_state(words[i]) != STATE_LIVE or header.echo != <uint32_t>words[i] or not header.flags & CELL_HAS_PARENT
                 or header.database != database or header.epoch != <uint32_t>pool.epochs[database]
             ):
                 continue
-            memcpy(&parent, heads + i * 40 + cell_prefix_bytes(header) - 8, 8)
+            memcpy(&parent, heads + i * HEAD_BYTES_MAX + cell_prefix_bytes(header) - 8, 8)
             children += parent == own_hash
         start += count
     return children

@@ -41,6 +41,7 @@ cdef class StagedValue:
     cdef int operation_turn
     cdef FabricOp *operations    # of each of those, until it has arrived
     cdef int sent_count
+    cdef bint has_evicted        # for its last pages, so that others should have a turn before the next
     cdef bint failed             # the node was lost before all of it was there
     cdef bint released
     cdef int share_turn(self, StagedValue earlier) except -1

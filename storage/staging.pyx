@@ -9,11 +9,11 @@ from libc.string cimport memcpy, memset
 
 from storage.engine cimport Engine
 from storage.fabric.base cimport OP_READ, OP_STAGED, OP_WRITE, STAGING_BYTES, Fabric, FabricOp
-from storage.words cimport MAX_CELL_BYTES, MAX_VALUE_BYTES, PAGE_BYTES, PAGE_PAYLOAD
+from storage.words cimport HEAD_BYTES_MAX, MAX_CELL_BYTES, MAX_VALUE_BYTES, PAGE_BYTES, PAGE_PAYLOAD
 
 cdef enum:
     WINDOW_PAGES = 64          # claimed ahead of the bytes: 4 MiB at a time, what one recv can bring
-    HEAD_BYTES_MAX = 40
+    EVICTED_PAGES = 4          # evicted for at a time where fewer are free: 4 000 of the smallest values at most, some 2 ms
     BUFFER_PAGES = 4           # of one staging buffer: STAGING_BYTES
     SENT_LIMIT = 8             # buffers of one value that are on their way to its node: 2 MiB
 
@@ -118,12 +118,20 @@ cdef class StagedValue:
         wanted = self.page_count - self.claimed
         if wanted > WINDOW_PAGES:
             wanted = WINDOW_PAGES
+        if wanted > EVICTED_PAGES and self.engine.allocator.spare_pages() < <int64_t>wanted:
+            # A little at a time, and others have their turn in between; what background eviction has made free is taken as a whole.
+            wanted = EVICTED_PAGES
+            if self.engine.allocator.spare_pages() > EVICTED_PAGES:
+                wanted = <uint32_t>self.engine.allocator.spare_pages()
+            if self.claimed + wanted < used_pages:
+                wanted = <uint32_t>(used_pages - self.claimed)
         if self.area.pages_held + wanted > self.area.limit_pages and self.area.unfinished[0] is not self.number:
             return STAGE_WAIT
         # No grace period passes between claiming and holding them.
         phase = self.engine.reclaimer.begin_round()
         if self.engine.allocator.claim_pages(wanted, self.pages + self.claimed, PAGE_PAYLOAD, 0) == 0:
             self.engine.reclaimer.collect(True)
+            self.has_evicted = True
             if not self.engine.room.make_pages(wanted) or self.engine.allocator.claim_pages(
                 wanted, self.pages + self.claimed, PAGE_PAYLOAD, 0
             ) == 0:

@@ -28,6 +28,7 @@ from storage.batch cimport (
 )
 from storage.cluster cimport Cluster, Node
 from storage.engine cimport DatabaseCounts, Engine, home_of
+from storage.lease_desk cimport LeaseDesk
 from storage.policy cimport EvictionPolicy
 from storage.scans cimport SCAN_SETS, count_children, keys_in_sets
 from storage.staging cimport PinnedValue, StagedValue, StagingArea, take_pin
@@ -79,6 +80,9 @@ cdef class Store:
         self.databases = databases
         self.policy_name = policy
         self.shares = (0.25, 0.25)
+        self.lookup_protection = (5000, 0.1)
+        self.desk = LeaseDesk(cluster)
+        self.watermarks = (0.0, 0.0)
         self.staging = StagingArea(cluster.first.engine)
         for node in cluster.nodes:
             self._settle(node)
@@ -92,10 +96,13 @@ cdef class Store:
         node.engine.database_count = self.databases
         node.engine.removals = self.removals
         node.policy.choose(self.policy_name)
+        self._protect(node)
         node.engine.allocator.set_limit_bytes(self.maxmemory // self.cluster.node_count)
         self.staging.set_limit_bytes(<uint64_t>(
             sum([(<Node>other).engine.allocator.limit_pages for other in self._nodes()]) * <double>PAGE_BYTES * self.shares[0]
         ))
+        node.engine.allocator.on_low = self.on_low
+        node.headroom.set_shares(low=self.watermarks[0], high=self.watermarks[1])
         node.engine.reclaimer.pinned_limit_pages = max(1, <uint64_t>(node.engine.allocator.limit_pages * <double>self.shares[1]))
 
     def share(self, membership, *, bint alone) -> None:
@@ -156,6 +163,31 @@ cdef class Store:
         self.shares = (inflight, pinned)
         for node in self.cluster.nodes:
             self._settle(node)
+
+    def set_watermarks(self, *, double low, double high, on_low=None) -> None:
+        """Keep pages free ahead of need: shares (0 to 1) of each node's limit, see storage.headroom. Low 0: whoever writes evicts.
+
+        ``on_low`` is called from within a write when few are free: it has ``evict_ahead`` called soon, as ``maintain`` does some time.
+        """
+        self.watermarks = (low, high)
+        self.on_low = on_low
+        for node in self.cluster.nodes:
+            self._settle(node)
+
+    def evict_ahead(self, double budget_ms) -> bool:
+        """Make pages free ahead of need for about ``budget_ms``: True when there is more to do."""
+        self.set_time()
+        nodes = self._nodes()
+        return any([self._evict_ahead_on(node, budget_ms / len(nodes)) for node in nodes])
+
+    def _evict_ahead_on(self, Node node, double budget_ms) -> bool:
+        cdef timespec begin, moment
+        clock_gettime(CLOCK_MONOTONIC, &begin)
+        while not node.is_lost() and node.headroom.step():
+            clock_gettime(CLOCK_MONOTONIC, &moment)
+            if (moment.tv_sec - begin.tv_sec) * 1e3 + (moment.tv_nsec - begin.tv_nsec) / 1e6 >= budget_ms:
+                return True
+        return False
 
     # ----------------------------------------------------- who watches what changes
 
@@ -535,6 +567,30 @@ cdef class Store:
                 self.cluster.give_batch(batch)
         return out
 
+    # -------------------------------------------------------------------- leases
+
+    async def lease(self, int database, keys, int64_t until_ms):
+        """Lease the leading keys that are there until a time: how many are safe from eviction till then at least."""
+        self.set_time()
+        return self.desk.lease(database, keys, until_ms)
+
+    async def unlease(self, int database, keys):
+        """End the leases of some keys: how many had one."""
+        self.set_time()
+        return self.desk.unlease(database, keys)
+
+    def set_protection(self, *, uint32_t lookup_ms, double lookup_share, double lease_share) -> None:
+        """How long a look-up protects from eviction and how much of the blocks at most, and the share of memory that may be leased."""
+        self.lookup_protection = (lookup_ms, lookup_share)
+        self.desk.share = lease_share
+        for node in self._nodes():
+            self._protect(node)
+
+    cdef int _protect(self, Node node) except -1:
+        node.engine.lookup_protection_ms, share = self.lookup_protection
+        node.policy.protection.set_limits(node.engine.lookup_protection_ms, share)
+        return 0
+
     # ------------------------------------------------------------- whole database
 
     def _keys_in_sets(self, Node node, uint64_t first, uint32_t count, int database) -> list:
@@ -693,22 +749,24 @@ cdef class Store:
             total_expires += engine.expires[i]
         engine.reclaimer.collect(True)
         engine.reclaimer.lower_published()
+        engine.leases.flush(engine.now_ms)
         policy.measure()
         # Each of these looks is a round trip, ten times a second and for nothing most of the time: there a little at a time.
+        node.headroom.set_marks(several)
         sparing = budget_ms < SPARING_BELOW_MS and (engine.pool.fabric.is_remote or (several and total_expires <= 0))
         if several:
             if sparing:
                 engine.allocator.harvest_some()
             else:
                 engine.allocator.harvest_all()
-                if engine.allocator.used_pages + engine.allocator.reserve_pages > engine.allocator.limit_pages:
+                if engine.allocator.spare_pages() < 0:
                     engine.allocator.release_spares()  # somebody may be waiting for them
             engine.look_at_epochs()
         if sparing and total_expires <= 0:
             policy.idle_looks += 1
             passed = passed or policy.idle_looks % IDLE_LOOKS != 0
         while not node.is_lost():
-            shrinking = policy.shrink() or policy.keep_reserve(several)
+            shrinking = node.headroom.step()
             many = False
             if policy.sweep_left or (not passed and (total_expires > 0 or several)):
                 removed = policy.sweep(MAINTAIN_ENTRIES, policy.sweep_left > 0, &examined)
@@ -754,6 +812,12 @@ cdef class Store:
 
     # -------------------------------------------------------------------- chains
 
+    def survey(self, int database):
+        """Begin to look for the hottest blocks of a database."""
+        from storage.hottest import HotSurvey  # it looks into stores
+
+        return HotSurvey(self, database)
+
     async def prefix_info(self, int database, bytes key):
         """Chain facts of one key, or None when it is absent. Counting children looks at every resident."""
         cdef Request *request
@@ -771,7 +835,7 @@ cdef class Store:
             parent_hash = request.out_parent_hash
             facts = (
                 request.heat.hits, self.cluster.now_ms - <uint32_t>(<uint32_t>self.cluster.now_ms - request.heat.last_ms),
-                request.out_bytes, 0, request.node,
+                request.out_bytes, request.out_lease_ms if request.out_lease_ms > self.cluster.now_ms else 0, request.node,
             )
             depth = request.out_depth
         finally:
@@ -807,7 +871,7 @@ cdef class Store:
     def counters(self) -> dict[str, int]:
         """Monotonic counts for INFO and PREFIX.STATS, over all nodes."""
         cdef Node node
-        total = {}
+        total = {"leases_refused": self.desk.refused}
         for node in self.cluster.nodes:
             if node.engine is None:
                 continue
@@ -818,7 +882,7 @@ cdef class Store:
                 counts["location_cache_hits"] = node.engine.locations.hits
                 counts["location_cache_stale"] = node.engine.locations.stale
                 counts["location_cache_misses"] = node.engine.locations.misses
-            if node.engine.reuse is not None:
+            if node.engine.reuse.is_on:
                 counts["reuse_refused"] = node.engine.reuse.refused
                 counts["reuse_turns"] = node.engine.reuse.turns
             if node.adoption is not None:
@@ -832,7 +896,7 @@ cdef class Store:
         """What allkeys-prefix has learned on the first node, see storage.reuse; nothing under other policies."""
         cdef Node node
         for node in self._nodes():
-            if node.engine.reuse is not None:
+            if node.engine.reuse.is_on:
                 return node.engine.reuse.facts()
         return {}
 
@@ -842,7 +906,7 @@ cdef class Store:
         cdef DatabaseCounts total
         summed = {
             "pages": 0, "pages_limit": 0, "pages_used": 0, "payload_pages": 0, "cell_pages": 0, "cell_bytes": 0, "pool_bytes": 0,
-            "slot_count": 0, "keys": 0, "stored_bytes": 0, "pinned": 0, "retired": 0, "damaged": 0,
+            "slot_count": 0, "leased": 0, "keys": 0, "stored_bytes": 0, "pinned": 0, "retired": 0, "damaged": 0,
         }
         classes = {}
         for node in self._nodes():
@@ -861,6 +925,7 @@ cdef class Store:
                     usage["keys"] += total.keys
                     usage["stored_bytes"] += total.stored_bytes
             usage["pinned"] = node.engine.reclaimer.pinned_pages * PAGE_BYTES
+            usage["leased"] = max(0, node.engine.leases.total(self.cluster.now_ms))
             usage["retired"] = node.engine.reclaimer.retired_count
             usage["damaged"] = node.engine.counts.damaged
             for name, value in usage.items():
@@ -877,6 +942,7 @@ cdef class Store:
             "pages": summed["pages"],
             "pages_used": summed["pages_used"],
             "pages_payload": summed["payload_pages"],
+            "leased_bytes": summed["leased"],
             "pages_cells": summed["cell_pages"],
             "index_entries": summed["slot_count"],
             "index_used": keys,

@@ -57,9 +57,13 @@ cdef enum CellFlag:
     CELL_HAS_PARENT = 2
     CELL_PAGED = 4
     CELL_LIST_PAGE = 8     # the page list lies in a page of its own
+    CELL_HAS_LEASE = 16
 
-# What a cell begins with. Optional fields follow in this order: expiry (8 bytes), hash of the parent (8),
-# then the key, then the page list (4 bytes a page), then the value or its tail.
+cdef enum:
+    HEAD_BYTES_MAX = 48    # header with every optional field
+
+# What a cell begins with. Optional fields follow in this order: expiry (8 bytes), end of its lease (8), hash of the
+# parent (8), then the key, then the page list (4 bytes a page), then the value or its tail.
 cdef packed struct CellHeader:
     uint32_t slot          # back-pointer: slot number
     uint32_t echo          # low half of slot word 0 as published
@@ -74,13 +78,17 @@ cdef packed struct CellHeader:
 
 # Advisory: any mix of written values is harmless.
 cdef packed struct Heat:
-    uint32_t last_ms       # low half of the millisecond clock at the last access
+    uint32_t last_ms       # low half of the millisecond clock at the last access; bit 0: somebody was told that it is there
     uint32_t last          # low half of the access clock at the last access that was counted (storage.reuse)
     uint16_t bonus         # accesses added to it, upper half of a float
     uint16_t count         # log2 of how often it was wanted lately, in 1/2048
     uint16_t hits
     uint8_t frequency      # logarithmic counter (LFU)
-    uint8_t flags
+    uint8_t flags          # HEAT_LEASED, and those of storage.reuse
+
+cdef enum:
+    LOOKED_UP = 1          # bit of last_ms
+    HEAT_LEASED = 4        # there is, or was, a lease: its cell tells
 
 cdef enum PageKind:
     PAGE_FREE = 0
@@ -177,10 +185,16 @@ cdef inline uint32_t cell_prefix_bytes(CellHeader *header) noexcept nogil:
     """Bytes before the key: header and optional fields."""
     return (
         <uint32_t>sizeof(CellHeader) + (8 if header.flags & CELL_HAS_EXPIRY else 0)
-        + (8 if header.flags & CELL_HAS_PARENT else 0)
+        + (8 if header.flags & CELL_HAS_LEASE else 0) + (8 if header.flags & CELL_HAS_PARENT else 0)
     )
 
 cdef inline int64_t cell_expiry_ms(CellHeader *header) noexcept nogil:
     if header.flags & CELL_HAS_EXPIRY:
         return (<int64_t *>(<char *>header + sizeof(CellHeader)))[0]
     return -1
+
+cdef inline int64_t cell_lease_ms(CellHeader *header) noexcept nogil:
+    """Unix milliseconds until which it is leased; 0 without a lease."""
+    if header.flags & CELL_HAS_LEASE:
+        return (<int64_t *>(<char *>header + sizeof(CellHeader) + (8 if header.flags & CELL_HAS_EXPIRY else 0)))[0]
+    return 0

@@ -11,6 +11,7 @@ from storage.interface import (
     Condition,
     DatabaseSize,
     Entry,
+    HotBlock,
     Payload,
     PrefixInfo,
     Status,
@@ -50,6 +51,7 @@ class ModelStore:
     limit_keys: int | None = None
     records: dict[tuple[int, bytes], Record] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(("hits", "misses", "expired", "evicted"), 0))
+    leases: dict[tuple[int, bytes], int] = field(default_factory=dict)
     changes: int = 0
     places: int = 0
     removals: list[tuple[bool, int, bytes]] | None = None
@@ -193,6 +195,21 @@ class ModelStore:
         """Return 0: the model loses none."""
         return 0
 
+    async def lease(self, database: int, keys: Sequence[bytes], until_ms: int) -> int:
+        """Nothing is ever evicted here: a lease is a promise that is kept anyway."""
+        count = 0
+        for key in keys:
+            record = self.live(database, key)
+            if record is None:
+                break
+            self.leases[database, key] = max(until_ms, self.leases.get((database, key), 0))
+            count += 1
+        return count
+
+    async def unlease(self, database: int, keys: Sequence[bytes]) -> int:
+        """End leases; how many there were."""
+        return sum(self.live(database, key) is not None and self.leases.pop((database, key), 0) > self.now_ms for key in keys)
+
     async def scan(self, database: int, cursor: int, count: int) -> tuple[int, list[bytes]]:
         """Return the keys whose places follow the cursor; a key keeps its place as long as it is there."""
         keys = self.live_keys(database)
@@ -215,6 +232,10 @@ class ModelStore:
         for number, key in list(self.records):
             if database in (None, number):
                 del self.records[number, key]
+
+    def survey(self, database: int) -> ModelSurvey:
+        """Begin to look for the hottest blocks of a database."""
+        return ModelSurvey(self, database)
 
     async def prefix_info(self, database: int, key: bytes) -> PrefixInfo | None:
         """Return the chain facts of one key."""
@@ -253,3 +274,27 @@ class ModelStore:
     def memory(self) -> dict[str, int | float | str]:
         """Return what INFO needs of the pool."""
         return {"used_bytes": self.used_bytes(), "limit_bytes": self.limit_bytes or 0}
+
+
+@dataclass
+class ModelSurvey:
+    """Implements ``storage.interface.Survey`` in one step."""
+
+    store: ModelStore
+    database: int
+    blocks: list[HotBlock] = field(default_factory=list)
+
+    def step(self) -> bool:
+        """Look at everything."""
+        store = self.store
+        for key in store.live_keys(self.database):
+            record = store.records[self.database, key]
+            if record.hits:
+                parent = hash(record.parent) if record.parent is not None else 0
+                size = len(record.value)
+                self.blocks.append(HotBlock(key, hash(key), parent, 0, record.hits, float(record.hits), record.last_use_ms, size))
+        return False
+
+    def result(self) -> list[HotBlock]:
+        """Return what was found."""
+        return self.blocks

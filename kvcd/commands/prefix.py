@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 from itertools import takewhile
 from typing import cast
 
-from kvcd.commands.arguments import SYNTAX_ERROR, CommandError, refusal, value_size_bytes, wrong_arity
+from kvcd.commands.arguments import SYNTAX_ERROR, CommandError, parse_integer, refusal, value_size_bytes, wrong_arity
 from kvcd.commands.dispatch import KEY_TOO_LONG
 from kvcd.commands.expiry import deadline_ms
 from kvcd.commands.registry import handles
 from kvcd.context import MAX_KEY_BYTES, ClientState, ServerState
 from protocol.replies import Reply
+from storage.hot_chains import hot_chains
 from storage.interface import NO_EXPIRY, Condition, Payload, Status
+
+TOP_DEFAULT = 10
+TOP_LIMIT = 1000
 
 
 async def _leading(client: ClientState, server: ServerState, keys: list[bytes]) -> int:
@@ -84,6 +89,22 @@ def _parse_options(server: ServerState, args: list[bytes]) -> tuple[Condition, i
     return condition, expire_at_ms, parent, position
 
 
+@handles("prefix.lease")
+async def handle_prefix_lease(client: ClientState, server: ServerState, args: list[bytes]) -> Reply:
+    """PREFIX.LEASE milliseconds key [key ...]: how many leading keys are safe from eviction until then."""
+    term_ms = parse_integer(args[1])
+    longest_ms = server.config.number("lease-max-ms")
+    if not 0 < term_ms <= longest_ms:
+        raise CommandError(f"ERR invalid lease time in 'prefix.lease' command, it has 1 to {longest_ms} milliseconds (lease-max-ms)")
+    return await server.store.lease(client.db, args[2:], server.now_ms() + term_ms)
+
+
+@handles("prefix.unlease")
+async def handle_prefix_unlease(client: ClientState, server: ServerState, args: list[bytes]) -> Reply:
+    """PREFIX.UNLEASE key [key ...]: how many of the keys had a lease."""
+    return await server.store.unlease(client.db, args[1:])
+
+
 @handles("prefix.info")
 async def handle_prefix_info(client: ClientState, server: ServerState, args: list[bytes]) -> Reply:
     """PREFIX.INFO key: a map, null without the key. Times are Unix milliseconds, a lease of 0 means none."""
@@ -100,6 +121,34 @@ async def handle_prefix_info(client: ClientState, server: ServerState, args: lis
         b"lease": info.lease_until_ms,
         b"node": info.node,
     }
+
+
+@handles("prefix.top")
+async def handle_prefix_top(client: ClientState, server: ServerState, args: list[bytes]) -> Reply:
+    """PREFIX.TOP [count]: the hottest chains, an array of maps, hottest first. Other clients are served meanwhile."""
+    if len(args) > 2:
+        raise CommandError(SYNTAX_ERROR)
+    count = parse_integer(args[1]) if len(args) == 2 else TOP_DEFAULT
+    if not 0 < count <= TOP_LIMIT:
+        raise CommandError(f"ERR value is out of range, must be between 1 and {TOP_LIMIT}")
+    survey = server.store.survey(client.db)
+    while survey.step():
+        loop = asyncio.get_running_loop()
+        turn = loop.create_future()
+        loop.call_soon(turn.set_result, None)
+        await turn
+    return [
+        {
+            b"key": chain.key,
+            b"head": chain.head,
+            b"hits": chain.hits,
+            b"depth": chain.depth,
+            b"blocks": chain.blocks,
+            b"bytes": chain.size_bytes,
+            b"last-use": chain.last_use_ms,
+        }
+        for chain in hot_chains(survey.result(), count)
+    ]
 
 
 @handles("prefix.stats")

@@ -113,3 +113,52 @@ def test_a_wrong_number_of_arguments() -> None:
     for name in ("MATCH", "GET", "EXISTS", "INFO"):
         assert Service().do(f"PREFIX.{name}") == Error(f"ERR wrong number of arguments for 'prefix.{name.lower()}' command")
     assert Service().do("PREFIX.STATS", "x") == Error("ERR wrong number of arguments for 'prefix.stats' command")
+
+
+def test_leases_cover_the_leading_run_and_end_early(chain: Service) -> None:
+    """Integers: how many are safe, how many were."""
+    assert chain.do("PREFIX.LEASE", 1000, "b0", "b1", "b3", "b4") == 2
+    assert chain.do("prefix.lease", 1, "b3") == 0
+    assert chain.do("PREFIX.UNLEASE", "b0", "b3", "b4") == 1
+    assert chain.do("PREFIX.UNLEASE", "b0") == 0
+
+
+@pytest.mark.parametrize(
+    ("command", "error"),
+    [
+        ((1000,), "ERR wrong number of arguments for 'prefix.lease' command"),
+        (("soon", "b0"), "ERR value is not an integer or out of range"),
+        ((0, "b0"), "ERR invalid lease time in 'prefix.lease' command, it has 1 to 3600000 milliseconds (lease-max-ms)"),
+        ((-5, "b0"), "ERR invalid lease time in 'prefix.lease' command, it has 1 to 3600000 milliseconds (lease-max-ms)"),
+        ((3_600_001, "b0"), "ERR invalid lease time in 'prefix.lease' command, it has 1 to 3600000 milliseconds (lease-max-ms)"),
+    ],
+)
+def test_a_lease_of_an_impossible_time_is_refused(command: tuple[object, ...], error: str) -> None:
+    """The error says what is possible."""
+    assert Service().do("PREFIX.LEASE", *command) == Error(error)
+
+
+def test_top_names_the_chains_that_are_read_most(chain: Service) -> None:
+    """An array of maps, hottest first."""
+    for _ in range(3):
+        chain.do("GET", "b4")
+    reply = chain.do("PREFIX.TOP", 1)
+    assert isinstance(reply, list)
+    assert isinstance(reply[0], dict)
+    assert reply[0][b"key"] == b"b4"
+    assert reply[0][b"hits"] == 3
+    assert list(reply[0]) == [b"key", b"head", b"hits", b"depth", b"blocks", b"bytes", b"last-use"]
+
+
+@pytest.mark.parametrize(
+    ("count", "error"),
+    [
+        (("0",), "ERR value is out of range, must be between 1 and 1000"),
+        (("1001",), "ERR value is out of range, must be between 1 and 1000"),
+        (("many",), "ERR value is not an integer or out of range"),
+        (("1", "2"), "ERR syntax error"),
+    ],
+)
+def test_top_refuses_an_impossible_count(count: tuple[str, ...], error: str) -> None:
+    """The error says what is possible."""
+    assert Service().do("PREFIX.TOP", *count) == Error(error)

@@ -6,9 +6,10 @@ from tests.mutants.mutant import one
 
 RECOVERY = "storage/recovery.pyx"
 TESTS = "tests/storage/test_recovery.py"
+DAMAGE_TESTS = "tests/storage/test_recovery_damage.py"
 PAGES_TESTS = "tests/storage/test_pages.py"
 KILLS = f"{TESTS}::test_a_kill_between_any_two_operations_loses_and_leaks_nothing"
-DAMAGE = f"{TESTS}::test_damaged_metadata_costs_values_and_never_gives_wrong_ones"
+DAMAGE = f"{DAMAGE_TESTS}::test_damaged_metadata_costs_values_and_never_gives_wrong_ones"
 
 MUTANTS = (
     one(
@@ -17,7 +18,7 @@ MUTANTS = (
         RECOVERY,
         "header.slot != found.slot or header.echo != <uint32_t>word or header.flags",
         "header.slot != found.slot or header.flags",
-        f"{TESTS}::test_a_slot_that_points_to_an_older_cell_of_its_own_key_is_not_believed",
+        f"{DAMAGE_TESTS}::test_a_slot_that_points_to_an_older_cell_of_its_own_key_is_not_believed",
         DAMAGE,
     ),
     one(
@@ -34,7 +35,7 @@ MUTANTS = (
         RECOVERY,
         "            if owner:\n                if owner != CONTESTED",
         "            if False:\n                if owner != CONTESTED",
-        f"{TESTS}::test_a_page_that_two_values_name_is_believed_of_neither",
+        f"{DAMAGE_TESTS}::test_a_page_that_two_values_name_is_believed_of_neither",
     ),
     one(
         "recovery-keeps-the-first-of-two",
@@ -42,7 +43,7 @@ MUTANTS = (
         RECOVERY,
         "                    self.doomed.add(owner - 1)\n",
         "",
-        f"{TESTS}::test_a_page_that_two_values_name_is_believed_of_neither",
+        f"{DAMAGE_TESTS}::test_a_page_that_two_values_name_is_believed_of_neither",
     ),
     one(
         "recovery-keeps-reservations",
@@ -92,7 +93,7 @@ MUTANTS = (
         RECOVERY,
         "        if page_kind(page_word) != PAGE_CELLS or page_class(page_word) != cell_class:",
         "        if False:",
-        f"{TESTS}::test_cells_on_a_page_that_holds_something_else_are_not_believed",
+        f"{DAMAGE_TESTS}::test_cells_on_a_page_that_holds_something_else_are_not_believed",
     ),
     one(
         "recovery-keeps-hazards",

@@ -1,0 +1,9 @@
+from storage.interface import HotBlock
+from storage.store import Store
+
+class HotSurvey:
+    """Looks for the hottest blocks of one database: ``step`` until it says that nothing is left, then ``result``."""
+
+    def __init__(self, store: Store, database: int) -> None: ...
+    def step(self) -> bool: ...
+    def result(self) -> list[HotBlock]: ...

@@ -1,0 +1,2 @@
+class Leases:
+    """Bytes leased in one pool, by the term in which their leases end."""
