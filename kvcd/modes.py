@@ -167,6 +167,8 @@ class ServerModes:
         self.tracking.end(client)
         self.unwatch(client)
         self.monitors.clients.pop(client, None)
+        if modes.wait is not None and not modes.wait.done():
+            modes.wait.set_result("gone")
         modes.is_monitor = False
         modes.transaction = None
         modes.touches_nothing = modes.never_evicted = False
@@ -264,6 +266,20 @@ class ServerModes:
     def are_changes_wanted(self) -> bool:
         """Whether anybody has to hear of changes: then the store is used through ``kvcd.observed``."""
         return self.notifications.are_on or self.is_tracking or bool(self._watchers)
+
+    def counts(self) -> dict[str, int]:
+        """Return INFO's fields of what is switched on here. A channel that is heard at two workers counts at both."""
+        clients, keys, items, prefixes = self.tracking.counts()
+        return {
+            "blocked_clients": sum(client.is_blocked for client in self._server.clients.values()),
+            "tracking_clients": clients,
+            "tracking_total_keys": keys,
+            "tracking_total_items": items,
+            "tracking_total_prefixes": prefixes,
+            "pubsub_channels": len(self.subscriptions.channels),
+            "pubsub_patterns": len(self.subscriptions.patterns),
+            "pubsubshard_channels": len(self.subscriptions.shard_channels),
+        }
 
     # ---------------------------------------------------------------- redirection
 

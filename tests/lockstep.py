@@ -111,12 +111,9 @@ class Lockstep:
         self.steps += 1
         for side in (0, 1):
             self.peers[name][side].send(*(self._filled(word, side) for word in words))
-        seen = []
-        order = [name, *(other for other in self.peers if other != name)]
-        for side in (0, 1):
-            seen.append(
-                {other: _masked(self.peers[other][side].drain(b"step-%d" % self.steps)) for other in order if other not in but}
-            )
+        asked = [other for other in (name, *(other for other in self.peers if other != name)) if other not in but]
+        token = b"step-%d" % self.steps
+        seen = [{other: _masked(self.peers[other][side].drain(token)) for other in asked} for side in (0, 1)]
         assert seen[0] == seen[1], f"step {self.steps}, {name}: {words!r}\n one  {seen[0]!r}\n other {seen[1]!r}"
         self.compared_bytes += sum(map(len, seen[0].values()))
         return seen[0]

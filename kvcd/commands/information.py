@@ -73,8 +73,8 @@ def _clients(server: ServerState, totals: Tally) -> Fields:
         "maxclients": server.config.number("maxclients"),
         "client_recent_max_input_buffer": totals.longest_input_bytes,
         "client_recent_max_output_buffer": totals.longest_output_bytes,
-        "blocked_clients": 0,
-        "tracking_clients": 0,
+        "blocked_clients": totals.listeners.get("blocked_clients", 0),
+        "tracking_clients": totals.listeners.get("tracking_clients", 0),
         "clients_in_timeout_table": 0,
     }
 
@@ -138,10 +138,10 @@ def _stats(server: ServerState, totals: Tally) -> Fields:
         "evicted_keys": counts.get("evicted", 0),
         "keyspace_hits": counts.get("hits", 0),
         "keyspace_misses": counts.get("misses", 0),
-        "pubsub_channels": 0,
-        "pubsub_patterns": 0,
+        **{name: totals.listeners.get(name, 0) for name in ("pubsub_channels", "pubsub_patterns", "pubsubshard_channels")},
         "latest_fork_usec": 0,
         "total_forks": 0,
+        **{f"tracking_total_{name}": totals.listeners.get(f"tracking_total_{name}", 0) for name in ("keys", "items", "prefixes")},
         "total_error_replies": sum(totals.errors.values()),
         "unexpected_error_replies": 0,
     }

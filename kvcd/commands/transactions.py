@@ -94,7 +94,7 @@ async def handle_exec(client: ClientState, server: ServerState, args: list[bytes
         parts = [b"*%d\r\n" % len(transaction.queue)]
         for spec, words in transaction.queue:
             reply = await run_command(client, server, spec, words)
-            # What it told this very client comes before its reply, as everywhere. In the protocol that holds now: HELLO may be one of the commands.
+            # What it told this very client comes before its reply, as everywhere; and that in the protocol that holds now.
             parts.append(client.take_pushes())
             parts.append(reply.data if isinstance(reply, Encoded) else b"" if reply is NO_REPLY else encode(reply, client.resp))
         return Encoded(b"".join(parts))

@@ -50,20 +50,23 @@ def test_a_key_that_expires_tells_so(notifying: ServerProcess, reads: bool) -> N
 
 def test_an_evicted_key_tells_so(servers: Servers) -> None:
     """Every key that is gone was told of, and no other."""
-    with servers.kvcd(notify_keyspace_events="Ee", pool_size="16mb", maxmemory_policy="allkeys-lru", index_entries=16384) as server:
-        with server.connect(timeout_s=DEADLINE_S) as listener, server.connect() as writer:
-            listener.call("SUBSCRIBE", "__keyevent@0__:evicted")
-            count = 3000
-            for number in range(count):
-                assert writer.call("SET", f"key:{number}", b"x" * 9000) == b"OK"
-            gone = {b"key:%d" % number for number in range(count) if writer.call("EXISTS", f"key:{number}") == 0}
-            assert gone
-            told = set()
-            while told != gone:
-                message = listener.reply()
-                assert isinstance(message, list)
-                assert message[2] in gone
-                told.add(message[2])
+    count = 3000
+    with (
+        servers.kvcd(notify_keyspace_events="Ee", pool_size="16mb", maxmemory_policy="allkeys-lru", index_entries=16384) as server,
+        server.connect(timeout_s=DEADLINE_S) as listener,
+        server.connect() as writer,
+    ):
+        listener.call("SUBSCRIBE", "__keyevent@0__:evicted")
+        for number in range(count):
+            assert writer.call("SET", f"key:{number}", b"x" * 9000) == b"OK"
+        gone = {b"key:%d" % number for number in range(count) if writer.call("EXISTS", f"key:{number}") == 0}
+        assert gone
+        told = set()
+        while told != gone:
+            message = listener.reply()
+            assert isinstance(message, list)
+            assert message[2] in gone
+            told.add(message[2])
 
 
 def test_a_subscriber_that_does_not_read_costs_itself_only(servers: Servers) -> None:
@@ -83,15 +86,14 @@ def test_a_subscriber_that_does_not_read_costs_itself_only(servers: Servers) -> 
 
 def test_a_subscriber_above_the_soft_limit_is_closed_after_its_time(servers: Servers) -> None:
     """Also when nothing more is published."""
-    with servers.kvcd(client_output_buffer_limit="pubsub 0 1mb 1") as server:
-        with server.connect() as slow, server.connect() as teller:
-            slow.call("SUBSCRIBE", "x")
-            for _ in range(200):
-                assert teller.call("PUBLISH", "x", b"m" * 100_000) == 1
-            end_s = time.monotonic() + DEADLINE_S
-            while teller.call("PUBSUB", "NUMSUB", "x") != [b"x", 0]:
-                assert time.monotonic() < end_s
-            slow.rest()
+    with servers.kvcd(client_output_buffer_limit="pubsub 0 1mb 1") as server, server.connect() as slow, server.connect() as teller:
+        slow.call("SUBSCRIBE", "x")
+        for _ in range(200):
+            assert teller.call("PUBLISH", "x", b"m" * 100_000) == 1
+        end_s = time.monotonic() + DEADLINE_S
+        while teller.call("PUBSUB", "NUMSUB", "x") != [b"x", 0]:
+            assert time.monotonic() < end_s
+        slow.rest()
 
 
 def test_more_keys_than_the_table_holds(kvcd_server: ServerProcess) -> None:
@@ -157,6 +159,9 @@ def test_the_list_of_clients_shows_what_is_on(kvcd_server: ServerProcess) -> Non
         assert isinstance(subscribers, bytes)
         assert subscribers.count(b"\n") == 1
         assert b"flags=P db=0 sub=2 psub=1 ssub=1 " in subscribers
+        fields = kvcd_server.info()
+        assert (fields["tracking_clients"], fields["tracking_total_prefixes"], fields["pubsub_channels"]) == ("1", "1", "2")
+        assert (fields["pubsub_patterns"], fields["pubsubshard_channels"]) == ("1", "1")
         assert asking.call("CLIENT", "KILL", "TYPE", "pubsub") == 1
         assert one.call("RESET") == b"RESET"
         fresh = one.call("CLIENT", "INFO")

@@ -774,6 +774,7 @@ def test_channels(lockstep: Lockstep, script: str) -> None:
     run(lockstep, script)
 
 
+@pytest.mark.parametrize("lockstep", [(2, 2, 2), (3, 3, 3)], indirect=True, ids=["2", "3"])
 @pytest.mark.parametrize("classes", ["AKE", "KEA", "AKEnm", "Kg$", "E$n", "Em", "A", "Kx", "KEgm"])
 @pytest.mark.parametrize("script", EVENTS.values(), ids=EVENTS)
 def test_keyspace_events(lockstep: Lockstep, script: str, classes: str) -> None:
