@@ -157,7 +157,7 @@ class AccessControl:
 
     def _may_hear_all(self, client: ClientState) -> bool:
         user = self.users.get(client.user)
-        modes = getattr(client, "modes", None)
+        modes = client.modes
         if user is None or modes is None:
             return True
         return all(

@@ -5,12 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Protocol
 
+from kvcd.client_modes import ClientModes
+
 # What a connection costs before it has sent anything: session, parser, transport (measured with 10 000 idle ones).
 CONNECTION_BYTES = 8192
 
 
 class Holder(Protocol):
     """What is looked at of a client."""
+
+    @property
+    def modes(self) -> ClientModes | None:
+        """What it has switched on."""
+        ...
 
     @property
     def pending_input_bytes(self) -> int:
@@ -41,7 +48,8 @@ def too_many(clients: Mapping[int, Holder], limit_bytes: int) -> list[int]:
     for number in sorted(sizes, key=lambda number: sizes[number], reverse=True):
         if total <= limit_bytes:
             break
-        if not getattr(clients[number], "is_spared", False):
+        modes = clients[number].modes
+        if modes is None or not modes.never_evicted:
             closing.append(number)
             total -= sizes[number]
     return closing

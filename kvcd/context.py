@@ -11,9 +11,11 @@ from storage.store import MAX_KEY_BYTES
 
 if TYPE_CHECKING:
     from kvcd.access_control import AccessControl
+    from kvcd.client_modes import ClientModes
     from kvcd.command_names import CommandNames
     from kvcd.config import Config
     from kvcd.database_order import DatabaseOrder
+    from kvcd.modes import ServerModes
     from kvcd.persistence import Persistence
     from kvcd.service import Service
     from kvcd.statistics import Statistics
@@ -35,6 +37,9 @@ class SlowReason:
     PAUSED = 256
     RENAMED = 512  # a command with a fast lane is known by another name
     SLOW_LOG = 1024  # nearly every command is slow enough for the slow log
+    EXCLUSIVE = 2048  # one client's transaction runs, and nothing of the others meanwhile
+    WATCHED = 4096  # somebody watches a key that is absent: whoever creates it is to say so
+    NO_TOUCH = 8192  # reads do not count as accesses
 
 
 class ClientState(Protocol):
@@ -64,7 +69,22 @@ class ClientState(Protocol):
     pending_input_bytes: int  # received and not yet parsed
     pending_output_bytes: int  # written and not yet taken by the kernel
     slow_reasons: int  # SlowReason bits: why this client's commands all take the slow lane; 0 for most
+    modes: ClientModes | None  # what the client has switched on; None for most (kvcd.client_modes.modes_of makes them)
+    replies_off: bool  # CLIENT REPLY OFF; with SlowReason.REPLIES_OFF
+    skips_next: bool  # CLIENT REPLY SKIP: the next command's reply; with SlowReason.REPLIES_OFF
+    is_blocked: bool  # its command waits for what others do: messages pass it meanwhile
     close_after_reply: bool  # set by a handler: send what is queued, this reply included, then close
+
+    def push(self, message: bytes, limit_bytes: int = 0, behind_reply: bool = False) -> None:
+        """Send RESP bytes that are no reply, before that of the command at hand or behind it.
+
+        Who leaves more than the limit unread is closed.
+        """
+        ...
+
+    def take_pushes(self) -> bytes:
+        """Hand over what was pushed since this command began (EXEC puts it between the replies that it gathers)."""
+        ...
 
     def kill(self) -> None:
         """Close the connection now, dropping what is queued. Not for the client whose command is running."""
@@ -85,6 +105,7 @@ class ServerState(Protocol):
     persistence: Persistence
     access: AccessControl  # who may do what
     names: CommandNames  # under which commands are known (rename-command)
+    modes: ServerModes  # what clients have switched on beyond one command at a time
     databases: int
     order: DatabaseOrder  # which place of the pool each database number means; ``ClientState.db`` is a place
     port: int

@@ -162,6 +162,10 @@ HONOURED = (
     Directive("stop-writes-on-bgsave-error", Kind.YES_NO, "yes",
               "refuse writes while save rules are on and the last snapshot was not saved", SNAPSHOTS),
     Directive("databases", Kind.INTEGER, "16", "databases that SELECT chooses from", SERVICE, mutable=False, minimum=1, maximum=INT32_MAX),
+    Directive("notify-keyspace-events", Kind.EVENT_CLASSES, "",
+              "what subscribers are told of keys: K and E for the two kinds of channels, and the classes of events", SERVICE),
+    Directive("tracking-table-max-keys", Kind.INTEGER, "1000000",
+              "keys remembered for clients that cache what they read (CLIENT TRACKING), in each worker; 0: any number", SERVICE),
     Directive("hz", Kind.INTEGER, "10", "rounds of background work a second", SERVICE, maximum=INT32_MAX),
     Directive("daemonize", Kind.YES_NO, "no", "go to the background", SERVICE, mutable=False),
     Directive("pidfile", Kind.TEXT, "", "file that holds the process id while the service runs", SERVICE, mutable=False),
@@ -179,7 +183,7 @@ HONOURED = (
 )
 
 # Who may do what, and which servers hold what: a stack relies on that, so what kvcd cannot do of it is refused at start. What only asks
-# for durability or for something on the side (appendonly, keyspace events) is among the ignored ones: taken with a warning.
+# for durability or for something on the side (appendonly, slow log) is among the ignored ones: taken with a warning.
 REFUSALS = (
     Directive("cluster-enabled", Kind.YES_NO, "no", "Redis Cluster", REFUSED, mutable=False, harmless=("no",),
               refusal="kvcd is no Redis Cluster node: leave cluster-enabled at no"),

@@ -121,9 +121,6 @@ _ROWS: dict[str, str] = {
         maxmemory-eviction-tenacity i 10 0 100
         maxmemory-samples i 5 1
     """,
-    "kvcd has no Pub/Sub and sends no keyspace events: who waits for them waits in vain": """
-        notify-keyspace-events =e
-    """,
     "no such feature here": """
         bind-source-addr t
         busy-reply-threshold=lua-time-limit i 5000 0 max
@@ -131,7 +128,6 @@ _ROWS: dict[str, str] = {
         latency-tracking-info-percentiles l 50,99,99.9
         locale-collate t
         lua-replicate-commands *y yes
-        tracking-table-max-keys i 1000000 0 max
     """,
     "the operating system's or the supervisor's business": """
         always-show-logo !y no
@@ -162,7 +158,6 @@ _KINDS = {
     "c": Kind.CHOICE,
     "t": Kind.TEXT,
     "l": Kind.LIST,
-    "e": Kind.EVENT_CLASSES,
 }
 _BOUNDS = {"max": INT64_MAX, "min": -INT32_MAX - 1}
 

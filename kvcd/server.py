@@ -31,6 +31,7 @@ from kvcd.database_order import DatabaseOrder
 from kvcd.directive import ConfigError, Percent
 from kvcd.fastlane import FastLane
 from kvcd.listeners import Use, possible_clients, raise_descriptor_limit, remove_unix_socket, serve_unix, service_sockets, unix_listener
+from kvcd.modes import ServerModes, client_class
 from kvcd.output_limits import OutputWatch
 from kvcd.persistence import Persistence, SnapshotError
 from kvcd.run_times import NEVER_NS
@@ -68,7 +69,9 @@ class Server:
         self.log = logs.get_logger("server")
         self.statistics = Statistics()
         self.names = CommandNames(config.lines("rename-command"))
-        self.access = AccessControl(config, users, clients=lambda: self.clients.values(), describe=partial(describe, self), now_ms=self.now_ms)
+        self.access = AccessControl(
+            config, users, clients=lambda: self.clients.values(), describe=partial(describe, self), now_ms=self.now_ms
+        )
         self.databases = config.number("databases")
         self.order = DatabaseOrder(self.databases)
         self.port = config.number("port")
@@ -85,7 +88,7 @@ class Server:
         self._is_urgent = False
         self._is_evicting = False
         self._listeners: list[asyncio.AbstractServer | TlsListeners] = []
-        self._output_watch = OutputWatch()
+        self._output_watches = {name: OutputWatch() for name in ("normal", "pubsub", "slave")}
         self._operations = (0, time.monotonic())
         self._operations_per_second = 0
         self._stopping = asyncio.Event()
@@ -132,6 +135,7 @@ class Server:
         places = None if self._pool is None else read_order(self._pool.pool, self.databases)
         if places is not None and places != self.order.places:
             self._change_order(places)
+            self.modes.reordered()
 
     def _change_order(self, places: list[int]) -> None:
         self.order.change(places, self._hub.clients.values())
@@ -164,10 +168,13 @@ class Server:
         self._store = self._open_remote_store() if config.string("pool").startswith("verbs:") else self._open_store()
         self._hub = Hub(self, FastLane(self._store), asyncio.get_running_loop(), logs.get_logger("session"))
         self._hub.next_id = self.service.placement.first_client_id
+        self.modes = ServerModes(self, self._hold_back)
         self._follow_order()
         self._apply_limits()
         for name in ("lfu-log-factor", "lfu-decay-time"):
             config.on_change(name, lambda _value: asyncio.get_running_loop().call_soon(self._apply_limits))
+        for name in ("notify-keyspace-events", "tracking-table-max-keys"):
+            config.on_change(name, lambda _value: asyncio.get_running_loop().call_soon(self.modes.follow_configuration))
         for name in ("maxmemory", "inflight-share", "pinned-share", "eviction-low-watermark", "eviction-high-watermark"):
             config.on_change(name, lambda _value: asyncio.get_running_loop().call_soon(self._apply_limits))
         for name in ("maxclients", "protected-mode"):
@@ -185,6 +192,7 @@ class Server:
         self._watch_times()
         config.on_change("maxmemory-policy", lambda value: self._store.set_policy(str(value)))
         self.service.attach(self, on_client_count=self._limit_clients)
+        self.modes.attach(self.service.channel)
         for topic, answering in ANSWERS.items():
             self.service.channel.on(topic, partial(_answer, self, answering))
         self.service.channel.on(SAVE_AT_END, self._save_at_end_as_told)
@@ -192,6 +200,7 @@ class Server:
         saves = await self.service.ask_saves()
         if saves is not None:
             self.persistence.apply(saves)
+        await self.modes.join()
         await self._listen()
 
     def _save_at_end_as_told(self, message: Message) -> bool:
@@ -366,14 +375,7 @@ class Server:
                 waiting.run(self._maintain, budget_ms)
         self.persistence.tick()
         self._hub.check_waiting()
-        for number in self._output_watch.too_slow(self._hub.clients, self.config.output_limit(), self.now_ms()):
-            slow = self._hub.clients[number]
-            self.log.warning(
-                "closing a client that does not read its replies (client-output-buffer-limit)",
-                client=number,
-                unread_bytes=slow.pending_output_bytes,
-            )
-            slow.kill()
+        self._close_slow_readers()
         for number in too_many(self._hub.clients, self._client_limit_bytes()):
             self._clients_evicted += 1
             self.log.warning("closing the largest client: all together hold more than maxmemory-clients", client=number)
@@ -382,7 +384,8 @@ class Server:
         if idle_limit_ms:
             oldest_ms = self.now_ms() - idle_limit_ms
             for client in list(self._hub.clients.values()):
-                if max(client.last_interaction_ms, client.stalled_since_ms) < oldest_ms:
+                # Redis spares subscribers: they may have nothing to say.
+                if max(client.last_interaction_ms, client.stalled_since_ms) < oldest_ms and client_class(client) != "pubsub":
                     client.kill()
         self.service.tell_clients(len(self._hub.clients))
         calls = self._hub.calls() + self.statistics.total_calls
@@ -400,6 +403,24 @@ class Server:
             limit = limit.of(self.config.number("maxmemory"))
         assert isinstance(limit, int)
         return limit // self.service.placement.workers
+
+    def _close_slow_readers(self) -> None:
+        """Close who leaves more unread than client-output-buffer-limit allows its class."""
+        clients = self._hub.clients
+        classes: dict[str, dict[int, ClientState]] = {"normal": clients, "pubsub": {}, "slave": {}}
+        if self.modes.has_listeners:
+            classes["normal"] = {}
+            for number, client in clients.items():
+                classes[client_class(client)][number] = client
+        for name, members in classes.items():
+            for number in self._output_watches[name].too_slow(members, self.config.output_limit(name), self.now_ms()):
+                slow = clients[number]
+                self.log.warning(
+                    "closing a client that does not read its replies (client-output-buffer-limit)",
+                    client=number,
+                    unread_bytes=slow.pending_output_bytes,
+                )
+                slow.kill()
 
     def _evict_soon(self) -> None:
         """Few pages are free: make room in the loop's next turn, when the command that took them is answered."""
@@ -422,6 +443,7 @@ class Server:
             more = self._store.evict_ahead(EVICTION_SLICE_MS)
         finally:
             self._is_evicting = False
+            self.modes.take_removals()
             if more:
                 self._evict_soon()
 
@@ -433,6 +455,7 @@ class Server:
                 asyncio.get_running_loop().call_later(URGENT_PAUSE_S, self._maintain_again, budget_ms)
         finally:
             self._is_maintaining = False
+            self.modes.take_removals()
 
     def _maintain_again(self, budget_ms: float) -> None:
         """There was more to do than one turn's share: go on before the next tick."""

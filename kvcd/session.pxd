@@ -75,6 +75,10 @@ cdef class Session:
     cdef readonly uint64_t net_output_bytes
     cdef public bint close_after_reply
     cdef public int slow_reasons         # the same for this client's commands
+    cdef public object modes             # kvcd.client_modes.ClientModes: what it has switched on, None for most
+    cdef public bint replies_off         # CLIENT REPLY OFF
+    cdef public bint skips_next          # CLIENT REPLY SKIP: of the command after this one
+    cdef public bint is_blocked          # its command waits for what others do (CLIENT PAUSE, WAIT): messages pass it meanwhile
     # --- the connection
     cdef Hub hub
     cdef FastLane lane                   # what answers this client's commands; over RDMA only while it does
@@ -86,6 +90,11 @@ cdef class Session:
     cdef size_t held                     # bytes in `own` that are not yet parsed, or part of an unfinished command
     cdef char *region                    # what the next read fills
     cdef size_t region_bytes
+    cdef bint skipping                   # the reply of the command at hand
+    cdef list pushes                     # messages that are no replies and go before the next one
+    cdef list late_pushes                # such as go behind the reply of the command at hand
+    cdef uint64_t pushed_bytes           # in all of them
+    cdef bint is_push_planned            # the loop's next turn sends them
     cdef object queue                    # chunks that the socket did not take yet
     cdef uint64_t queued_bytes
     cdef size_t chunk_position           # how much of the first chunk is sent
@@ -124,6 +133,8 @@ cdef class Session:
     cdef int _receive(self, size_t count) except -1
     cdef bint _takes_value(self, char *base, int *key_number)
     cdef int _reply(self, object reply) except -1
+    cdef int _write_pushes(self, list messages) except -1
+    cdef int _send_pushes(self) except -1
     cdef int _queue_chunks(self, list chunks) except -1
     cdef int _send(self) except -1
     cdef int _drain(self) except -1

@@ -18,6 +18,7 @@ from libc.string cimport memcpy, memmove
 
 from kvcd.commands import dispatch
 from kvcd.commands.arguments import OUT_OF_MEMORY
+from kvcd.context import SlowReason
 from kvcd.fastlane cimport NOT_FAST, RUN_FIRST, RUN_WAITS, TAKEN, FastLane
 from kvcd.run_times cimport RunTimes, monotonic_ns
 from protocol.command_table import lookup
@@ -25,7 +26,7 @@ from protocol.encoder cimport encode_into
 from protocol.parser cimport PARSE_COMMAND, PARSE_ERROR, PARSE_LARGE, RequestParser
 from protocol.replies import NO_REPLY, Error
 from storage.fabric import waiting
-from protocol.writer cimport OutBuffer, out_clear
+from protocol.writer cimport OutBuffer, out_clear, out_raw
 from storage.fabric.waiting cimport suspend
 from storage.staging cimport STAGE_FULL, STAGE_WAIT, PinnedValue, StagedValue
 
@@ -48,6 +49,9 @@ cdef enum Work:
     GO_ON
     TRY_AGAIN
     STEP
+    PUSH
+
+cdef int REPLIES_OFF = SlowReason.REPLIES_OFF
 
 _FAST_NAMES = (
     "NULL", "get", "set", "mget", "mset", "exists", "del", "unlink", "strlen", "ttl", "pttl", "ping", "prefix.match",
@@ -257,12 +261,70 @@ cdef class Session:
     @property
     def pending_output_bytes(self) -> int:
         """Written and not yet taken by the kernel."""
-        return self.queued_bytes
+        return self.queued_bytes + self.pushed_bytes
 
     def kill(self) -> None:
         """Close the connection now, dropping what is queued."""
         if not self.closed and self.transport is not None:
             self.transport.abort()
+
+    def push(self, bytes message, uint64_t limit_bytes=0, bint behind_reply=False) -> None:
+        """Send a message that is no reply, before that of the command at hand or behind it, and many in few writes.
+
+        A client that leaves more than ``limit_bytes`` unread (0: no limit) is closed.
+        """
+        if self.closed:
+            return
+        if limit_bytes and self.queued_bytes + self.pushed_bytes + <uint64_t>PyBytes_GET_SIZE(message) > limit_bytes:
+            self.hub.log.warning(
+                "closing a client that does not read its messages (client-output-buffer-limit)",
+                client=self.id, unread_bytes=self.queued_bytes + self.pushed_bytes,
+            )
+            self.closed = True
+            self.pushes = self.late_pushes = None
+            self.pushed_bytes = 0
+            self.transport.abort()
+            return
+        self.pushed_bytes += PyBytes_GET_SIZE(message)
+        if behind_reply and (self.processing or (self.in_command and not self.is_blocked)):
+            if self.late_pushes is None:
+                self.late_pushes = []
+            self.late_pushes.append(message)
+            return
+        if self.pushes is None:
+            self.pushes = []
+        self.pushes.append(message)
+        if not self.is_push_planned and not self.processing:
+            self.is_push_planned = True
+            self.hub.loop.call_soon(self._push)
+
+    def _push(self) -> None:
+        self.is_push_planned = False
+        if self.pushes and not self.closed:
+            self._start(PUSH, None)
+
+    def take_pushes(self) -> bytes:
+        """Hand over what was pushed since this command began, to whoever puts it between replies of its own."""
+        cdef bytes together = b"" if self.pushes is None else b"".join(self.pushes)
+        self.pushes = None
+        self.pushed_bytes -= PyBytes_GET_SIZE(together)
+        return together
+
+    cdef int _write_pushes(self, list messages) except -1:
+        """Append messages to the replies at hand."""
+        cdef bytes message
+        for message in messages:
+            self.pushed_bytes -= PyBytes_GET_SIZE(message)
+            if out_raw(&self.lane.out, PyBytes_AS_STRING(message), PyBytes_GET_SIZE(message)) != 0:
+                raise MemoryError("no memory for a message")
+        messages.clear()
+        return 0
+
+    cdef int _send_pushes(self) except -1:
+        """Send the messages; in the midst of a batch they go with its replies."""
+        if not self.pushes or self.processing:
+            return 0
+        return self._queue_chunks([self.take_pushes()])
 
     def is_busy(self) -> bool:
         """Whether something is still to be sent, or runs."""
@@ -313,6 +375,8 @@ cdef class Session:
         """Give back whatever the connection held."""
         self.closed = True
         self.hub.clients.pop(self.id, None)
+        if self.modes is not None:
+            self.hub.server.modes.forget(self)
         if not self.working:
             self._release()  # else when what is under way for it has ended
 
@@ -481,6 +545,8 @@ cdef class Session:
                 self._go_on()
             elif work == TRY_AGAIN:
                 self._try_again(argument)
+            elif work == PUSH:
+                self._send_pushes()
             else:
                 self._step(argument)
         except Exception:
@@ -497,6 +563,8 @@ cdef class Session:
         """Parse and answer what lies between ``base`` and ``end``; keep what is unfinished."""
         self.processing = True
         try:
+            if self.pushes:
+                self._write_pushes(self.pushes)  # they came before what is answered now
             self._parse(base, &end)
         finally:
             self.processing = False
@@ -509,6 +577,10 @@ cdef class Session:
             self.hub.log.warning("closing a client: its unfinished command exceeds client-query-buffer-limit", client=self.id)
             self.transport.abort()
             return 0
+        if self.pushes:
+            self._write_pushes(self.pushes)
+        if self.late_pushes and not self.in_command:
+            self._write_pushes(self.late_pushes)
         self._send()
         return 0
 
@@ -664,8 +736,20 @@ cdef class Session:
         self._go_on()
 
     cdef int _reply(self, object reply) except -1:
+        """Write the reply of the command at hand, if it is to be heard, and the messages before and behind it."""
+        if self.slow_reasons & REPLIES_OFF:
+            if self.replies_off or self.skipping:
+                reply = NO_REPLY
+            self.skipping = self.skips_next
+            self.skips_next = False
+            if not self.replies_off and not self.skipping:
+                self.slow_reasons &= ~REPLIES_OFF
+        if self.pushes:
+            self._write_pushes(self.pushes)
         if reply is not NO_REPLY:
             encode_into(&self.lane.out, reply, self._resp)
+        if self.late_pushes:
+            self._write_pushes(self.late_pushes)
         return 0
 
     cdef int _protocol_error(self, str text) except -1:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
+
+Word = TypeVar("Word")  # bytes, or a large value that lies in the pool
 
 LONGEST_LINE = 32  # arguments kept of a command, as in Redis
 LONGEST_ARGUMENT_BYTES = 128
@@ -25,9 +28,9 @@ class SlowCommand:
     name: bytes
 
 
-def without_secrets(full_name: str, args: Sequence[object]) -> list[object]:
+def without_secrets(full_name: str, args: Sequence[Word]) -> list[Word | bytes]:
     """Return a command's arguments with everything replaced that should stand in no log."""
-    words = list(args)
+    words: list[Word | bytes] = list(args)
     if full_name == "auth":
         words[1:] = [_REDACTED] * len(words[1:])
     elif full_name == "hello":
@@ -45,7 +48,7 @@ def without_secrets(full_name: str, args: Sequence[object]) -> list[object]:
     return words
 
 
-def _redact_behind(words: list[object], keyword: bytes, count: int) -> None:
+def _redact_behind(words: list[Word | bytes], keyword: bytes, count: int) -> None:
     for place, word in enumerate(words):
         if isinstance(word, bytes) and word.lower() == keyword:
             for secret in range(place + 1, min(place + 1 + count, len(words))):

@@ -32,6 +32,7 @@ class Tally:
     cpu_s: dict[str, float] = field(default_factory=dict)  # processor time by "user", "sys" and the same of "_children"
     clients: int = 0
     operations_per_second: int = 0
+    listeners: dict[str, int] = field(default_factory=dict)  # who waits, tracks or subscribes, and to how much (ServerModes.counts)
     longest_input_bytes: int = 0
     longest_output_bytes: int = 0
     private_bytes: int = 0  # resident memory of the process alone
@@ -82,6 +83,7 @@ class Tally:
         """The worker is gone: what it counted stays, its present does not."""
         self.clients = self.operations_per_second = self.longest_input_bytes = self.longest_output_bytes = 0
         self.private_bytes = self.shared_bytes = 0
+        self.listeners.clear()
 
     def add(self, other: Tally) -> None:
         """Add the other's counts; of lengths and shared memory the larger one counts."""
@@ -90,6 +92,7 @@ class Tally:
         _add(self.counters, other.counters)
         _add(self.baseline, other.baseline)
         _add(self.errors, other.errors)
+        _add(self.listeners, other.listeners)
         for name, seconds in other.cpu_s.items():
             self.cpu_s[name] = self.cpu_s.get(name, 0.0) + seconds
         self.clients += other.clients
@@ -148,6 +151,7 @@ def tally_of(server: ServerState, epoch: int = 0) -> Tally:
         cpu_s=_processor_seconds(),
         clients=len(clients),
         operations_per_second=rate,
+        listeners=server.modes.counts(),
         longest_input_bytes=max((client.pending_input_bytes for client in clients), default=0),
         longest_output_bytes=max((client.pending_output_bytes for client in clients), default=0),
         private_bytes=private_bytes,

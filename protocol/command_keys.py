@@ -12,11 +12,20 @@ _WRITES = frozenset(("insert", "update", "delete"))
 
 @dataclass(frozen=True, slots=True)
 class KeyAccess:
-    """One key of a call. Neither reading nor writing its value (EXISTS) is possible too."""
+    """One key of a call. ``flags`` are Redis's: RO, RW, OW or RM first, then what is done; EXISTS neither reads nor writes a value."""
 
     position: int
-    reads: bool
-    writes: bool
+    flags: tuple[str, ...]
+
+    @property
+    def reads(self) -> bool:
+        """Whether the key's value is looked at."""
+        return "access" in self.flags
+
+    @property
+    def writes(self) -> bool:
+        """Whether the key's value is changed."""
+        return not _WRITES.isdisjoint(self.flags)
 
 
 def key_accesses(spec: CommandSpec, args: Sequence[bytes]) -> list[KeyAccess] | None:
@@ -29,7 +38,7 @@ def key_accesses(spec: CommandSpec, args: Sequence[bytes]) -> list[KeyAccess] | 
         return list(special(args))
     if "movablekeys" in spec.flags:
         return None  # whoever adds such a command says below where its keys are
-    return [KeyAccess(position, *_access(spec, keys, args)) for keys in spec.keys for position in _positions(keys, len(args))]
+    return [KeyAccess(position, _flags(spec, keys, args)) for keys in spec.keys for position in _positions(keys, len(args))]
 
 
 def _positions(keys: KeySpec, argument_count: int) -> range:
@@ -37,15 +46,15 @@ def _positions(keys: KeySpec, argument_count: int) -> range:
     return range(keys.first, min(last, argument_count - 1) + 1, keys.step)
 
 
-def _access(spec: CommandSpec, keys: KeySpec, args: Sequence[bytes]) -> tuple[bool, bool]:
-    """Return whether the call reads and whether it writes these keys' values."""
+def _flags(spec: CommandSpec, keys: KeySpec, args: Sequence[bytes]) -> tuple[str, ...]:
+    """Return the flags of these keys, where they depend on the call those of this one."""
     if "variable_flags" in keys.flags:
         words = [word.lower() for word in args[3 if spec.name == "set" else 2 :]]  # the value of SET need not be bytes
         if spec.name == "set":
-            return b"get" in words, True
+            return ("RW", "access", "update") if b"get" in words else ("OW", "update")
         if spec.name == "bitfield":
-            return True, b"set" in words or b"incrby" in words
-    return "access" in keys.flags, not _WRITES.isdisjoint(keys.flags)
+            return ("RW", "access", "update") if b"set" in words or b"incrby" in words else ("RO", "access")
+    return keys.flags
 
 
 def _chain_accesses(args: Sequence[bytes]) -> Iterator[KeyAccess]:
@@ -62,24 +71,24 @@ def _chain_accesses(args: Sequence[bytes]) -> Iterator[KeyAccess]:
             continue
         if word == b"parent" and not has_parent and position + 1 < len(args):
             has_parent = True
-            yield KeyAccess(position + 1, reads=False, writes=False)
+            yield KeyAccess(position + 1, ("RO",))
         elif word not in (b"ex", b"px") or position + 1 >= len(args):
             break
         position += 2
-    yield from (KeyAccess(at, reads=False, writes=True) for at in range(position, len(args), 2))
+    yield from (KeyAccess(at, ("OW", "update")) for at in range(position, len(args), 2))
 
 
 def _sort_accesses(args: Sequence[bytes]) -> Iterator[KeyAccess]:
     """SORT key [BY pattern] [LIMIT offset count] [GET pattern ...] [ASC | DESC] [ALPHA] [STORE destination]: the last STORE counts."""
-    yield KeyAccess(1, reads=True, writes=False)
+    yield KeyAccess(1, ("RO", "access"))
     destination, position = 0, 2
     while position < len(args):
         word = args[position].lower()
-        if word == b"store" and position + 1 < len(args):
+        if word == b"store" and position + 1 < len(args) and args[0].lower() == b"sort":
             destination = position + 1
         position += {b"limit": 3, b"get": 2, b"by": 2, b"store": 2}.get(word, 1)
     if destination:
-        yield KeyAccess(destination, reads=False, writes=True)
+        yield KeyAccess(destination, ("OW", "update"))
 
 
 def _migrate_accesses(args: Sequence[bytes]) -> Iterator[KeyAccess]:
@@ -89,7 +98,7 @@ def _migrate_accesses(args: Sequence[bytes]) -> Iterator[KeyAccess]:
         if args[position].lower() == b"keys" and not args[3]:
             positions = range(position + 1, len(args))
             break
-    yield from (KeyAccess(position, reads=True, writes=True) for position in positions)
+    yield from (KeyAccess(position, ("RW", "access", "delete")) for position in positions)
 
 
 _SPECIAL: dict[str, Callable[[Sequence[bytes]], Iterator[KeyAccess]]] = {

@@ -3,7 +3,20 @@
 from __future__ import annotations
 
 from protocol.command_spec import CommandSpec, CommandStatus, KeySpec, Lane
-from protocol.commands import access, bitmap, cluster, connection, diagnosis, generic, prefix, replication, service, strings
+from protocol.commands import (
+    access,
+    bitmap,
+    cluster,
+    connection,
+    diagnosis,
+    generic,
+    prefix,
+    pubsub,
+    replication,
+    service,
+    strings,
+    transactions,
+)
 
 __all__ = ["COMMANDS", "CommandSpec", "CommandStatus", "KeySpec", "Lane", "lookup", "lookup_subcommand"]
 
@@ -20,6 +33,8 @@ COMMANDS: dict[bytes, CommandSpec] = {
         strings.ROWS,
         bitmap.ROWS,
         prefix.ROWS,
+        transactions.ROWS,
+        pubsub.ROWS,
     )
     for row in rows
 }

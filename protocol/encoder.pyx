@@ -23,7 +23,7 @@ from protocol.writer cimport (
     out_verbatim,
 )
 
-from protocol.replies import NULL_ARRAY, Error, Members, Push, Raw, Simple, Verbatim
+from protocol.replies import NULL_ARRAY, Encoded, Error, Members, Push, Simple, Verbatim
 
 cdef extern from "Python.h":
     long long PyLong_AsLongLongAndOverflow(object number, int *overflow) except? -1
@@ -37,7 +37,7 @@ cdef object error_type = Error
 cdef object verbatim_type = Verbatim
 cdef object push_type = Push
 cdef object members_type = Members
-cdef object raw_type = Raw
+cdef object encoded_type = Encoded
 cdef object null_array = NULL_ARRAY
 
 
@@ -107,8 +107,8 @@ cdef int append(OutBuffer *out, object reply, int resp, int depth) except -1:
         return checked(out_null_array(out, resp))
     if kind is verbatim_type:
         return append_verbatim(out, reply, resp)
-    if kind is raw_type:
-        text = reply.text
+    if kind is encoded_type:
+        text = reply.data
         return checked(out_raw(out, PyBytes_AS_STRING(text), <size_t>PyBytes_GET_SIZE(text)))
     if isinstance(reply, int):
         return append_integer(out, reply, resp)

@@ -48,10 +48,10 @@ class Members:
 
 
 @dataclass(frozen=True, slots=True)
-class Raw:
-    """Bytes that are RESP already, for forms that nothing but a test of clients wants."""
+class Encoded:
+    """RESP bytes that stand for themselves: several replies to one command, what EXEC gathered, forms that only tests of clients want."""
 
-    text: bytes
+    data: bytes
 
 
 class _NullArray:
@@ -78,4 +78,4 @@ OK = Simple("OK")
 
 # A recursive type: mypy sees the leaves, containers hold object.
 _Container = list[object] | dict[object, object] | set[object] | frozenset[object]
-Reply = Simple | Error | Verbatim | Push | Members | Raw | _NullArray | _NoReply | bytes | int | float | bool | None | _Container
+Reply = Simple | Error | Verbatim | Push | Members | Encoded | _NullArray | _NoReply | bytes | int | float | bool | None | _Container

@@ -159,12 +159,12 @@ async def handle_acl_dryrun(client: ClientState, server: ServerState, args: list
     user = server.access.users.get(args[2])
     if user is None:
         raise CommandError(f"ERR User '{shown(args[2])}' not found")
-    line = args[3:]
+    line = [server.names.known_as(args[3]), *args[4:]]
     spec = lookup(line[0]) if b"|" not in line[0] else None
     if spec is not None and spec.subcommands and len(line) > 1:
         spec = lookup_subcommand(spec, line[1])
     if spec is None:
-        raise CommandError(f"ERR Command '{shown(line[0])}' not found")
+        raise CommandError(f"ERR Command '{shown(args[3])}' not found")
     if not spec.accepts(len(line)):
         raise CommandError(wrong_arity(spec.name))
     denied = user.check(spec, line)

@@ -50,6 +50,12 @@ def wrong_arity(full_name: str) -> str:
     return f"ERR wrong number of arguments for '{full_name}' command"
 
 
+def wrong_subcommand(args: list[bytes]) -> str:
+    """Return the error text of a subcommand that is given more than it takes, where Redis finds that out late."""
+    name = shown(args[1][:128])
+    return f"ERR unknown subcommand or wrong number of arguments for '{name}'. Try {shown(args[0]).upper()} HELP."
+
+
 def shown(argument: bytes) -> str:
     """Return an argument as an error reply shows it: like a C string, bytes kept, up to the first zero byte."""
     return argument.partition(b"\0")[0].decode("utf-8", "surrogateescape")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from kvcd import REDIS_VERSION
+from kvcd.client_modes import is_subscriber, set_reason
 from kvcd.commands.arguments import SYNTAX_ERROR, CommandError, parse_integer, shown, wrong_arity
 from kvcd.commands.keyspace import checked_database
 from kvcd.commands.registry import handles
-from kvcd.context import ClientState, ServerState
+from kvcd.context import ClientState, ServerState, SlowReason
 from kvcd.users import DEFAULT_USER
 from protocol.replies import OK, Error, Reply, Simple
 
@@ -42,6 +43,8 @@ async def handle_ping(client: ClientState, server: ServerState, args: list[bytes
     """PING [message]."""
     if len(args) > 2:
         raise CommandError(wrong_arity("ping"))
+    if client.resp == 2 and is_subscriber(client):
+        return [b"pong", args[1] if len(args) == 2 else b""]
     return args[1] if len(args) == 2 else Simple("PONG")
 
 
@@ -79,6 +82,9 @@ async def handle_select(client: ClientState, server: ServerState, args: list[byt
 @handles("reset")
 async def handle_reset(client: ClientState, server: ServerState, args: list[bytes]) -> Reply:
     """RESET."""
+    server.modes.forget(client)
+    client.modes, client.replies_off, client.skips_next = None, False, False
+    client.slow_reasons &= SlowReason.ACCESS_RULES
     client.db, client.resp, client.name = server.order.place(0), 2, b""
     server.access.log_out(client)
     return Simple("RESET")
@@ -107,6 +113,7 @@ async def handle_hello(client: ClientState, server: ServerState, args: list[byte
     if not client.authenticated:
         raise CommandError(_HELLO_BEFORE_AUTH)
     client.resp = resp
+    set_reason(client, SlowReason.SUBSCRIBED, resp == 2 and is_subscriber(client))
     return {
         b"server": b"redis",
         b"version": REDIS_VERSION.encode(),

@@ -14,7 +14,7 @@ from kvcd.commands.registry import handles
 from kvcd.context import ClientState, ServerState
 from kvcd.directive import ConfigError, memory_bytes
 from protocol.dump_payload import dump
-from protocol.replies import OK, Error, Raw, Reply, Simple, Verbatim
+from protocol.replies import OK, Encoded, Error, Reply, Simple, Verbatim
 from storage.interface import Entry, Status
 
 _TYPE_NAMES = "string|integer|double|bignum|null|array|set|map|attrib|push|verbatim|true|false"
@@ -46,11 +46,11 @@ async def _protocol(client: ClientState, server: ServerState, args: list[bytes])
     name = args[2].lower()
     if name == b"attrib":
         reply = b"$%d\r\n%b\r\n" % (len(_AFTER_ATTRIBUTE), _AFTER_ATTRIBUTE)
-        return Raw(_ATTRIBUTE + reply if client.resp == 3 else reply)
+        return Encoded(_ATTRIBUTE + reply if client.resp == 3 else reply)
     if name == b"push":
         if client.resp == 2:
             raise CommandError("ERR RESP2 is not supported by this command")
-        return Raw(_PUSH + b"$%d\r\n%b\r\n" % (len(_AFTER_PUSH), _AFTER_PUSH))
+        return Encoded(_PUSH + b"$%d\r\n%b\r\n" % (len(_AFTER_PUSH), _AFTER_PUSH))
     if name not in _PLAIN_REPLIES:
         raise CommandError(f"ERR Wrong protocol type name. Please use one of the following: {_TYPE_NAMES}")
     return _PLAIN_REPLIES[name]

@@ -21,6 +21,7 @@ def help_lines(container: str) -> Reply:
     "memory|help",
     "module|help",
     "object|help",
+    "pubsub|help",
     "slowlog|help",
 )
 async def handle_help(client: ClientState, server: ServerState, args: list[bytes]) -> Reply:

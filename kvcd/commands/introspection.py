@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from kvcd.commands.arguments import SYNTAX_ERROR, CommandError
-from kvcd.commands.key_uses import used_keys
 from kvcd.commands.registry import handles
 from kvcd.context import ClientState, ServerState
 from protocol.argument_tree import Argument, arguments_of
+from protocol.command_keys import KeyAccess, key_accesses
 from protocol.command_table import COMMANDS, CommandSpec, KeySpec, lookup, lookup_subcommand
 from protocol.glob import matches
 from protocol.replies import Members, Reply, Simple
@@ -103,14 +103,14 @@ async def handle_command_count(client: ClientState, server: ServerState, args: l
 @handles("command|info")
 async def handle_command_info(client: ClientState, server: ServerState, args: list[bytes]) -> Reply:
     """COMMAND INFO [command-name ...]: null for a name that is unknown."""
-    chosen = [lookup(name) for name in args[2:]] if len(args) > 2 else list(COMMANDS.values())
+    chosen = [lookup(server.names.known_as(name)) for name in args[2:]] if len(args) > 2 else list(COMMANDS.values())
     return [None if spec is None else info_of(spec) for spec in chosen]
 
 
 @handles("command|docs")
 async def handle_command_docs(client: ClientState, server: ServerState, args: list[bytes]) -> Reply:
     """COMMAND DOCS [command-name ...]: unknown names are left out."""
-    chosen = [lookup(name) for name in args[2:]] if len(args) > 2 else list(COMMANDS.values())
+    chosen = [lookup(server.names.known_as(name)) for name in args[2:]] if len(args) > 2 else list(COMMANDS.values())
     return {spec.name.encode(): docs_of(spec) for spec in chosen if spec is not None}
 
 
@@ -133,27 +133,31 @@ async def handle_command_list(client: ClientState, server: ServerState, args: li
     raise CommandError(SYNTAX_ERROR)
 
 
-def _called(line: list[bytes]) -> CommandSpec:
-    """Return the row of the command that a line calls; raises CommandError when no keys can be told."""
+def _keys_of(server: ServerState, line: list[bytes]) -> list[KeyAccess]:
+    """Return the keys of a command line; raises CommandError when none can be told."""
+    line = [server.names.known_as(line[0]), *line[1:]]
     spec = lookup(line[0])
     if spec is not None and spec.subcommands and len(line) > 1:
         spec = lookup_subcommand(spec, line[1])
     if spec is None:
         raise CommandError("ERR Invalid command specified")
-    if not spec.keys:
+    if not spec.keys and "movablekeys" not in spec.flags:
         raise CommandError("ERR The command has no key arguments")
     if not spec.accepts(len(line)):
         raise CommandError("ERR Invalid number of arguments specified for command")
-    return spec
+    keys = key_accesses(spec, line)
+    if keys is None or (spec.name == "migrate" and line[3] and b"keys" in map(bytes.lower, line[6:])):
+        raise CommandError("ERR Invalid arguments specified for command")
+    return keys
 
 
 @handles("command|getkeys")
 async def handle_command_getkeys(client: ClientState, server: ServerState, args: list[bytes]) -> Reply:
     """COMMAND GETKEYS command [arg ...]."""
-    return [use.key for use in used_keys(_called(args[2:]), args[2:])]
+    return [args[2 + key.position] for key in _keys_of(server, args[2:])]
 
 
 @handles("command|getkeysandflags")
 async def handle_command_getkeysandflags(client: ClientState, server: ServerState, args: list[bytes]) -> Reply:
     """COMMAND GETKEYSANDFLAGS command [arg ...]."""
-    return [[use.key, _flags(use.flags)] for use in used_keys(_called(args[2:]), args[2:])]
+    return [[args[2 + key.position], _flags(key.flags)] for key in _keys_of(server, args[2:])]

@@ -117,10 +117,12 @@ async def handle_swapdb(client: ClientState, server: ServerState, args: list[byt
     if not (0 <= first < server.databases and 0 <= second < server.databases):
         raise CommandError(DATABASE_OUT_OF_RANGE)
     if first != second:
+        places = server.order.place(first), server.order.place(second)
         try:
             server.swap_databases(first, second)
         except NotImplementedError as refused:
             raise CommandError(str(refused)) from refused
+        await server.modes.swapped(*places)
     return OK
 
 

@@ -247,4 +247,12 @@ ROWS = (
         status="partial",
         note="always refused: there is no append-only file",
     ),
+    CommandSpec(
+        "monitor",
+        1,
+        ("admin", "noscript", "loading", "stale"),
+        "server",
+        "1.0.0",
+        "Shows every command that is run, on all workers.",
+    ),
 )

@@ -6,11 +6,13 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
 import hiredis
 
 from kvcd.access_control import AccessControl
 from kvcd.access_file import load_users
+from kvcd.client_modes import ClientModes
 from kvcd.command_names import CommandNames
 from kvcd.commands import dispatch
 from kvcd.commands.client import describe
@@ -18,6 +20,7 @@ from kvcd.config import Config
 from kvcd.context import ClientState
 from kvcd.database_order import DatabaseOrder
 from kvcd.logs import get_logger
+from kvcd.modes import ServerModes
 from kvcd.persistence import Persistence
 from kvcd.placement import Placement
 from kvcd.service import Service as WholeService
@@ -51,7 +54,20 @@ class PlainClient:
     pending_output_bytes: int = 0
     slow_reasons: int = 0
     close_after_reply: bool = False
+    modes: ClientModes | None = None
+    replies_off: bool = False
+    skips_next: bool = False
+    is_blocked: bool = False
+    pushed: list[bytes] = field(default_factory=list)
     killed: bool = False
+
+    def push(self, message: bytes, limit_bytes: int = 0, behind_reply: bool = False) -> None:
+        """Note what was sent."""
+        self.pushed.append(message)
+
+    def take_pushes(self) -> bytes:
+        """Return nothing: what was sent is noted already."""
+        return b""
 
     def kill(self) -> None:
         """Note that the connection was closed."""
@@ -79,12 +95,16 @@ class PlainServer:
     persistence: Persistence = field(init=False)
     access: AccessControl = field(init=False)
     names: CommandNames = field(default_factory=CommandNames)
+    modes: ServerModes = field(init=False)
 
     def __post_init__(self) -> None:
         """Begin without a pool that could be saved."""
         self.persistence = Persistence(self.config, get_logger("persistence"), lambda: 0)
         users = load_users(self.config)
-        self.access = AccessControl(self.config, users, clients=lambda: self.clients.values(), describe=describe, now_ms=self.now_ms)
+        self.access = AccessControl(
+            self.config, users, clients=lambda: self.clients.values(), describe=partial(describe, self), now_ms=self.now_ms
+        )
+        self.modes = ServerModes(self, lambda _reason, _holds: None)
 
     def now_ms(self) -> int:
         """Return the model's time."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from protocol.replies import OK, Error, Raw, Simple
+from protocol.replies import OK, Encoded, Error, Simple
 from tests.kvcd.service import Service
 
 
@@ -38,8 +38,8 @@ def test_replies_of_every_kind() -> None:
     assert service.do("DEBUG", "PROTOCOL", "string") == b"Hello World"
     service.client.resp = 3
     reply = service.do("DEBUG", "PROTOCOL", "attrib")
-    assert isinstance(reply, Raw)
-    assert reply.text.startswith(b"|1\r\n")
+    assert isinstance(reply, Encoded)
+    assert reply.data.startswith(b"|1\r\n")
 
 
 def test_keys_are_made_and_have_a_digest() -> None:

@@ -16,7 +16,7 @@ from tests.differential import RawConnection
 from tests.programs import require_program
 
 EVERY = [spec for command in COMMANDS.values() for spec in (command, *command.subcommands)]
-NEWER_THAN_7_0 = {"client|setinfo", "cluster|myshardid"}
+NEWER_THAN_7_0 = {"client|setinfo", "client|no-touch", "cluster|myshardid", "waitaof"}
 IN_REDIS_7_0 = [spec for spec in EVERY if spec.group != "prefix" and spec.name not in NEWER_THAN_7_0]
 
 
