@@ -12,6 +12,7 @@ from typing import Any
 from kvcd.context import ClientState, ServerState
 from kvcd.modes import ServerModes
 from kvcd.notifications import GENERIC, MISSED, NEW, STRING
+from protocol.command_keys import key_accesses
 from protocol.command_spec import CommandSpec
 from storage.interface import NO_EXPIRY, Condition, Entry, Payload, Status, StoreInterface, WriteResult
 
@@ -38,24 +39,29 @@ _ALWAYS_NEW = ("rename", "renamenx", "copy", "restore", "restore-asking", "move"
 _REMOVALS = {"rename": b"rename_from", "renamenx": b"rename_from", "move": b"move_from"}
 _SET_WITH_EXPIRY = ("set", "setex", "psetex")
 # Commands that write, and read in a way that tells of a miss.
-_READING_WRITERS = ("getex", "getdel", "getset", "copy", "set", "bitop")
+_READING_WRITERS = ("getex", "getdel", "getset", "copy", "set", "bitop", "sort")
 _SILENT_READERS = ("object|encoding", "object|freq", "object|idletime", "object|refcount", "memory|usage", "debug|object")
 
 _Event = tuple[str, bytes, int, bytes]
 
 
+def _only_reads(spec: CommandSpec, args: Sequence[bytes]) -> bool:
+    """Whether this call of a command that can write does not: BITFIELD with nothing but GET."""
+    return spec.name == "bitfield" and not any(key.writes for key in key_accesses(spec, args) or ())
+
+
 class ObservedStore:
     """The store for one command of one client; everything that changes nothing is passed on."""
 
-    def __init__(self, store: StoreInterface, modes: ServerModes, client: ClientState, spec: CommandSpec) -> None:
-        """Watch what ``spec`` does for ``client``."""
+    def __init__(self, store: StoreInterface, modes: ServerModes, client: ClientState, spec: CommandSpec, args: Sequence[bytes]) -> None:
+        """Watch what a command does for ``client``."""
         self._store = store
         self._modes = modes
         self._client = client
         self._name = spec.name
         self._events: list[_Event] = []
         classes = modes.notifications.classes
-        tells_misses = "readonly" in spec.flags or spec.name in _READING_WRITERS
+        tells_misses = "readonly" in spec.flags or spec.name in _READING_WRITERS or _only_reads(spec, args)
         self._tells_misses = MISSED in classes and tells_misses and spec.name not in _SILENT_READERS
         self._tells_new = NEW in classes
         self._touches = client.modes is None or not client.modes.touches_nothing or spec.name == "touch"
@@ -207,10 +213,10 @@ class ObservedServer:
     _server: ServerState
     store: ObservedStore
 
-    def __init__(self, server: ServerState, client: ClientState, spec: CommandSpec) -> None:
+    def __init__(self, server: ServerState, client: ClientState, spec: CommandSpec, args: Sequence[bytes]) -> None:
         """See ``ObservedStore``."""
         self.__dict__["_server"] = server
-        self.__dict__["store"] = ObservedStore(server.store, server.modes, client, spec)
+        self.__dict__["store"] = ObservedStore(server.store, server.modes, client, spec, args)
 
     def __getattr__(self, name: str) -> Any:
         """Everything but the store is the server's own."""

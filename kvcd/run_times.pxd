@@ -8,7 +8,7 @@ from kvcd.fastlane cimport FAST_COMMANDS, Pending
 cdef enum:
     BUCKETS = 40  # by powers of two, 2 ** 10 ns to 2 ** 39 ns, nine minutes
 
-cdef int64_t monotonic_ns() noexcept nogil
+cdef int64_t realtime_ns() noexcept nogil
 
 cdef class RunTimes:
     cdef uint64_t total_ns[FAST_COMMANDS]

@@ -44,6 +44,7 @@ cdef class Hub:
     cdef public uint64_t next_id         # of the next client; workers of one service count from different numbers
     cdef public int first_database       # where in the pool the database is that new clients begin with
     cdef readonly RunTimes times         # of the fast lane
+    cdef int64_t run_began_ns            # the clock when the run at hand began, as far as it is known; else 0
     cdef dict waiting                    # sessions that wait for memory or pins -> since when
     cdef bint waking
     cdef void set_time(self) noexcept

@@ -20,7 +20,7 @@ from kvcd.commands import dispatch
 from kvcd.commands.arguments import OUT_OF_MEMORY
 from kvcd.context import SlowReason
 from kvcd.fastlane cimport NOT_FAST, RUN_FIRST, RUN_WAITS, TAKEN, FastLane
-from kvcd.run_times cimport RunTimes, monotonic_ns
+from kvcd.run_times cimport RunTimes, realtime_ns
 from protocol.command_table import lookup
 from protocol.encoder cimport encode_into
 from protocol.parser cimport PARSE_COMMAND, PARSE_ERROR, PARSE_LARGE, RequestParser
@@ -107,7 +107,13 @@ cdef class Hub:
 
     cdef void set_time(self) noexcept:
         """Time for everything until the next call."""
-        self.lane.set_time()
+        cdef int64_t now_ns = 0
+        if self.lane.store.manual_clock_ms is not None:
+            self.lane.set_time()
+        else:
+            now_ns = realtime_ns()
+            self.lane.now_ms = now_ns // 1000000
+        self.run_began_ns = 0 if self.is_remote else now_ns  # there others go on while one waits
         self.now_ms = self.lane.now_ms
 
     cdef FastLane take_lane(self):
@@ -568,6 +574,7 @@ cdef class Session:
             self._parse(base, &end)
         finally:
             self.processing = False
+            self.hub.run_began_ns = 0
         if self.closed:
             self.lane.out.length = 0  # what it had coming; the next client's replies begin here
             return 0
@@ -648,7 +655,7 @@ cdef class Session:
         cdef list chunks = []
         cdef FastLane lane = self.lane
         cdef uint32_t count = lane.pending_count
-        cdef int64_t started_ns, duration_ns
+        cdef int64_t started_ns, ended_ns, duration_ns
         cdef const char *key = NULL
         cdef uint32_t key_bytes = 0
         if count == 0:
@@ -656,12 +663,17 @@ cdef class Session:
         if lane.pending[0].count:
             key = lane.batch.requests[lane.pending[0].first].key
             key_bytes = lane.batch.requests[lane.pending[0].first].key_bytes
-        started_ns = monotonic_ns()
+        started_ns = self.hub.run_began_ns
+        if started_ns == 0:
+            started_ns = realtime_ns()
         if lane.run(self._resp, chunks) == RUN_WAITS:
             self.parser.rewind(lane.first_frame)
             self._wait()
             return 1
-        duration_ns = monotonic_ns() - started_ns
+        ended_ns = realtime_ns()
+        duration_ns = max(ended_ns - started_ns, 0)
+        if self.hub.run_began_ns:
+            self.hub.run_began_ns = ended_ns
         if self.hub.times.note(lane.pending, count, duration_ns):
             first_key = PyBytes_FromStringAndSize(key, key_bytes) if key != NULL else None
             self.hub.server.note_slow_run(self, _FAST_NAMES[lane.pending[0].command], first_key, count, duration_ns)
@@ -678,6 +690,7 @@ cdef class Session:
         cdef RequestParser parser = self.parser
         cdef int i
         cdef list args = []
+        self.hub.run_began_ns = 0
         if self.staging_failed:
             self._drop_staged()
             return self._reply(self.refusal)

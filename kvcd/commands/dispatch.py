@@ -79,7 +79,7 @@ async def run_command(client: ClientState, server: ServerState, spec: CommandSpe
         words = [value_bytes(argument) for argument in args]  # now: what is staged may be published
     observed = None
     if modes.are_changes_wanted or (own is not None and own.touches_nothing):
-        observed = ObservedServer(server, client, spec)
+        observed = ObservedServer(server, client, spec, args)
     started_ns = time.perf_counter_ns()
     try:
         reply = await HANDLERS[spec.name.encode()](client, server if observed is None else cast(ServerState, observed), args)

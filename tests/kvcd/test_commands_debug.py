@@ -109,3 +109,11 @@ def test_a_value_moves_by_dump_and_restore() -> None:
     assert service.do("EXISTS", "b") == 0
     assert service.do("MOVE", "a", 3) == 1
     assert service.do("MOVE", "a", 3) == 0
+
+
+def test_what_debug_sets_is_the_servers_while_somebody_watches() -> None:
+    """Handlers see the server through an observer then."""
+    service = allowed()
+    service.do("WATCH", "k")
+    assert service.do("DEBUG", "SET-ACTIVE-EXPIRE", 0) == OK
+    assert not service.server.expires_in_background
