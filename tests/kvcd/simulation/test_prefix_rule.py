@@ -95,9 +95,7 @@ def recently_used_return(count: int, *, chains: int) -> Iterator[Request]:
 @pytest.mark.parametrize("mode", list(Mode))
 def test_a_small_cache_takes_notice_of_a_small_loss(mode: Mode, monkeypatch: pytest.MonkeyPatch) -> None:
     requests = list(recently_used_return(3_000, chains=12))
-    ratios = {
-        policy: simulate(requests, policy=policy, capacity=336, mode=mode).block_hit_ratio for policy in ("lru", "allkeys-prefix")
-    }
+    ratios = {policy: simulate(requests, policy=policy, capacity=336, mode=mode).block_hit_ratio for policy in ("lru", "allkeys-prefix")}
     assert ratios["lru"] - ratios["allkeys-prefix"] <= TOLERANCE
     monkeypatch.setattr("kvcd.simulation.duel._MEMORY_LEAST", 0)
     assert simulate(requests, policy="allkeys-prefix", capacity=336, mode=mode).block_hit_ratio < ratios["allkeys-prefix"]
@@ -109,7 +107,7 @@ def test_a_block_is_worth_no_more_than_what_comes_before_it() -> None:
     for _ in range(5):
         cache.play((2, 3))
     cache.play((1, 2, 3))
-    first, second, third = (cache._held[block] for block in (1, 2, 3))  # noqa: SLF001
+    first, second, third = (cache._held[block] for block in (1, 2, 3))
     assert second.count > 3 * first.count
     assert first.priority > second.priority > third.priority
 
