@@ -7,7 +7,6 @@ from tests.mutants.mutant import one
 REUSE = "storage/reuse.pyx"
 POLICY = "storage/policy.pyx"
 CHANGE = "storage/change.pyx"
-LOOKUP = "storage/lookup.pyx"
 REUSE_TESTS = "tests/storage/test_reuse.py"
 CHANGES_TESTS = "tests/storage/test_policy_changes.py"
 PREFIX_TESTS = "tests/kvcd/test_prefix_policy.py"
@@ -23,7 +22,7 @@ MUTANTS = (
         REUSE,
         "                self.note_clock(seen)\n        self.moment = self.clock",
         "                pass\n        self.moment = self.clock",
-        CLOCK,
+        f"{REUSE_TESTS}::test_what_others_accessed_is_known_with_the_next_batch",
     ),
     one(
         "accesses-told-to-nobody",
@@ -80,14 +79,6 @@ MUTANTS = (
         "            self.tick = <int64_t>(self.clock >> self.shift)\n            self.size_ghosts()\n",
         "            self.tick = <int64_t>(self.clock >> self.shift)\n",
         REMEMBERED,
-    ),
-    one(
-        "look-ups-count-as-accesses",
-        "a block is not worth more because somebody asked whether it is there",
-        LOOKUP,
-        "    if request.flags & WANT_GHOST and engine.reuse.is_on:",
-        "    engine.reuse.clock += 1\n    if request.flags & WANT_GHOST and engine.reuse.is_on:",
-        REUSE_TESTS,
     ),
     one(
         "unknown-from-before-is-worth-keeping",

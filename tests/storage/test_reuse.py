@@ -96,3 +96,15 @@ def test_policies_change_while_values_are_there() -> None:
     assert store.reuse_facts() == {}
     put(store, *(b"last%d" % number for number in range(100)))
     assert store.memory()["damaged"] == 0
+
+
+def test_what_others_accessed_is_known_with_the_next_batch() -> None:
+    """Not only when there is something to tell: the age of a block is counted in everybody's accesses."""
+    first = make_store("shm", policy="allkeys-prefix", pages=140, index_entries=7 * 200)
+    second = second_store(first, policy="allkeys-prefix")
+    put(first, b"a")
+    first.maintain(5.0)  # who else is there is looked up in the background
+    before = first.reuse_facts()["clock"]
+    put(second, *(b"b%d" % number for number in range(96)))
+    assert get(first, b"a")
+    assert first.reuse_facts()["clock"] >= before + 96
