@@ -78,7 +78,7 @@ MUTANTS = (
         REUSE,
         "            self.tick = <int64_t>(self.clock >> self.shift)\n            self.size_ghosts()\n",
         "            self.tick = <int64_t>(self.clock >> self.shift)\n",
-        REMEMBERED,
+        f"{REUSE_TESTS}::test_what_goes_before_the_first_look_at_the_capacity_is_remembered_too",
     ),
     one(
         "unknown-from-before-is-worth-keeping",
@@ -94,7 +94,7 @@ MUTANTS = (
         REUSE,
         "            self.evicted_at = self.pending = 0\n",
         "",
-        CHANGES_TESTS,
+        f"{REUSE_TESTS}::test_nothing_is_left_of_what_was_learned_before_another_policy",
     ),
     one(
         "stale-candidates-are-taken",
@@ -111,14 +111,6 @@ MUTANTS = (
         "        self.engine.reuse.refused += refused\n        return refused",
         "        return False",
         f"{PREFIX_TESTS}::test_a_new_chain_does_not_push_out_what_is_used",
-    ),
-    one(
-        "admission-of-one-alone",
-        "each block of a chain is weighed against another victim",
-        POLICY,
-        "            if self.pool_count <= admitted:\n                break",
-        "            admitted = 0\n            if self.pool_count <= admitted:\n                break",
-        PREFIX_TESTS,
     ),
     one(
         "an-expiry-needs-room",
