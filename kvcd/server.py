@@ -129,7 +129,7 @@ class Server:
             config.on_change(name, lambda _value: asyncio.get_running_loop().call_soon(self._apply_limits))
         for name in ("maxclients", "requirepass", "protected-mode"):
             config.on_change(name, lambda _value: asyncio.get_running_loop().call_soon(self._apply_limits))
-        for name in ("lookup-protection-ms", "lookup-protection-share", "lease-share"):
+        for name in ("lookup-protection-ms", "lookup-protection-share", "lease-share", "pair-eviction"):
             config.on_change(name, lambda _value: asyncio.get_running_loop().call_soon(self._apply_limits))
         for name in ("proto-max-bulk-len", "client-query-buffer-limit", "stall-limit-ms", "chain-inference"):
             config.on_change(name, lambda _value: asyncio.get_running_loop().call_soon(self._apply_limits))
@@ -220,6 +220,7 @@ class Server:
             lookup_ms=config.number("lookup-protection-ms"), lookup_share=_share(config, "lookup-protection-share"),
             lease_share=_share(config, "lease-share"),
         )
+        self._store.set_pairs(leave_together=config.flag("pair-eviction"))
         self._store.set_watermarks(
             low=_fine_share(config, "eviction-low-watermark"), high=_fine_share(config, "eviction-high-watermark"), on_low=self._evict_soon
         )

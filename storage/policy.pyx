@@ -17,6 +17,7 @@ from storage.engine cimport DatabaseCounts, Engine, Room, slot_words
 from storage.fabric.base cimport OP_READ, FabricOp
 from storage.fabric.waiting cimport Turnstile, take_turns
 from storage.pages cimport CellPage
+from storage.pairs cimport Pairs
 from storage.pool cimport GLOBAL_PAGES_USED
 from storage.protection cimport LookupProtection
 from storage.words cimport (
@@ -120,7 +121,8 @@ cdef class EvictionPolicy(Room):
     def __cinit__(self, Engine engine, str name="allkeys-lru"):
         cdef uint64_t slots = engine.pool.geometry.slot_count
         self.engine = engine
-        self.evictions = Batch(MAX_CELLS_PER_PAGE + 2)
+        self.evictions = Batch(2 * MAX_CELLS_PER_PAGE + 4)
+        self.pairs = Pairs(engine)
         self.turnstile = Turnstile()
         self.protection = LookupProtection()
         self.resident_capacity = 1024
@@ -881,6 +883,7 @@ cdef class EvictionPolicy(Room):
                 continue
             if not self._is_kept(&heats[i]):
                 self._ask_for(victims[i].slot, victims[i].word, 0)
+        self.pairs.join(self.evictions, self.protection, self.is_forced)
         self.engine.run(self.evictions)
         for i in range(self.evictions.count):
             if self.evictions.requests[i].status == STATUS_LEASED:
@@ -917,7 +920,7 @@ cdef class EvictionPolicy(Room):
         cdef double *scores
         cdef uint32_t *live
         cdef FabricOp *ops
-        cdef uint32_t cell, count = 0, alive = 0, i, number, evicted = 0, capacity = CELLS_IN_PAGE[cell_class], staying = 0
+        cdef uint32_t cell, count = 0, alive = 0, i, asked, evicted = 0, capacity = CELLS_IN_PAGE[cell_class], staying = 0
         cdef uint64_t slot_count = self.engine.pool.geometry.slot_count
         cdef bint is_there = False
         cdef double middle
@@ -981,13 +984,14 @@ cdef class EvictionPolicy(Room):
             header = <CellHeader *>&headers[live[i] * HEADER_READ_BYTES]
             if scores[i] >= middle and scores[i] > -1e299:
                 self._ask_for(header.slot, words[live[i]], 0)
+        asked = self.evictions.count
+        self.pairs.join(self.evictions, self.protection, self.is_forced)
         self.engine.run(self.evictions)
         for i in range(self.evictions.count):
             evicted += self.evictions.requests[i].status == STATUS_OK
-        staying = alive - self.evictions.count
+        staying = alive - asked
         if staying == 0 or not state.owned or not self.engine.allocator.has_beside(cell_class, page, staying):
             return evicted
-        number = self.evictions.count
         self.evictions.count = 0
         for i in range(alive):
             header = <CellHeader *>&headers[live[i] * HEADER_READ_BYTES]

@@ -82,6 +82,7 @@ cdef class Store:
         self.shares = (0.25, 0.25)
         self.frequency = (10, 1)
         self.lookup_protection = (5000, 0.1)
+        self.pairs_leave_together = True
         self.desk = LeaseDesk(cluster)
         self.watermarks = (0.0, 0.0)
         self.staging = StagingArea(cluster.first.engine)
@@ -284,11 +285,7 @@ cdef class Store:
         )
 
     cdef PinnedValue _take_pin(self, Request *request):
-        request.pinned = False
-        return take_pin(
-            self.cluster.engine_of(request), request.page_list, request.out_page_count, request.out, request.out_tail_bytes,
-            request.out_bytes,
-        )
+        return take_pin(self.cluster.engine_of(request), request)
 
     def _read_sync(self, int database, keys, bint payload, bint touch) -> list:
         cdef Request *request
@@ -312,7 +309,7 @@ cdef class Store:
             finally:
                 for i in range(batch.count):
                     if batch.requests[i].pinned:
-                        self.cluster.engine_of(&batch.requests[i]).unpin(batch.requests[i].page_list[0])
+                        self.cluster.engine_of(&batch.requests[i]).drop_pin(&batch.requests[i])
                 self.cluster.give_batch(batch)
             if len(again) == len(part):
                 raise BlockingIOError("every pin is in use")
@@ -549,7 +546,14 @@ cdef class Store:
         for node in self._nodes():
             self._protect(node)
 
+    def set_pairs(self, *, bint leave_together) -> None:
+        """Whether two keys that belong together are evicted together (storage.pairs)."""
+        self.pairs_leave_together = leave_together
+        for node in self._nodes():
+            self._protect(node)
+
     cdef int _protect(self, Node node) except -1:
+        node.policy.pairs.leave_together = self.pairs_leave_together
         node.engine.lookup_protection_ms, share = self.lookup_protection
         node.policy.protection.set_limits(node.engine.lookup_protection_ms, share)
         return 0
@@ -845,6 +849,11 @@ cdef class Store:
                 counts["location_cache_hits"] = node.engine.locations.hits
                 counts["location_cache_stale"] = node.engine.locations.stale
                 counts["location_cache_misses"] = node.engine.locations.misses
+            if node.engine.hot_values is not None:
+                counts["hot_value_hits"] = node.engine.hot_values.hits
+                counts["hot_value_stale"] = node.engine.hot_values.stale
+                counts["hot_values"] = node.engine.hot_values.listed
+                counts["hot_value_bytes"] = node.engine.hot_values.used_bytes
             if node.engine.reuse.is_on:
                 counts["reuse_refused"] = node.engine.reuse.refused
                 counts["reuse_turns"] = node.engine.reuse.turns
