@@ -9,6 +9,7 @@ import pytest
 from storage.cluster import Cluster, Node
 from storage.engine import Engine
 from storage.fabric.sim import SimulatedFabric
+from storage.interface import Status
 from storage.pool import Pool, PoolError
 from storage.recovery import recover_node
 from storage.store import Store

@@ -109,7 +109,7 @@ def test_a_block_is_worth_no_more_than_what_comes_before_it() -> None:
     for _ in range(5):
         cache.play((2, 3))
     cache.play((1, 2, 3))
-    first, second, third = (cache._held[block] for block in (1, 2, 3))  # noqa: SLF001
+    first, second, third = (cache._held[block] for block in (1, 2, 3))
     assert second.count > 3 * first.count
     assert first.priority > second.priority > third.priority
 
