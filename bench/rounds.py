@@ -28,6 +28,8 @@ from storage.store import Store
 
 _TRACE_FILE = "conversation_trace.jsonl"
 _SETS_REMEMBERED = 1 << 17  # per node: more than the keys of any table here
+_EVICTED = ((4096, 8 << 20), (60_000, 16 << 20), (1 << 20, 64 << 20))  # bytes of the values, and of a node's pool
+_HOT_VALUES_BYTES = 64 << 20
 _NODE_NAMES = tuple(f"memory-{number}:7400" for number in range(32))
 
 
@@ -92,7 +94,10 @@ def commands(nodes: int) -> dict[str, Cost]:
             out[f"PREFIX.MATCH of {count}, remembered, index load {load}"] = cost(other, other.exists(0, keys[:count]))
         if load == 0.1:
             out |= _single_key_costs(store, make_second(store), keys, value)
-    out["SET that evicts one value, full pool"] = _eviction_cost(nodes)
+    out |= _copy_costs(nodes)
+    for size, pool_bytes in _EVICTED:
+        for policy in ("allkeys-prefix", "allkeys-lru"):
+            out[f"SET of {size} B at a full pool, {policy}"] = _eviction_cost(nodes, size, pool_bytes=pool_bytes, policy=policy)
     return out
 
 
@@ -120,31 +125,55 @@ def _pin_cost(store: Store, key: bytes) -> Cost:
     return cost(store, pin())
 
 
-def _eviction_cost(nodes: int) -> Cost:
-    store = make_store(nodes, pool_bytes=8 << 20, index_entries=7 * 1024, policy="allkeys-lru")
-    number = 0
+def _eviction_cost(nodes: int, size_bytes: int, *, pool_bytes: int, policy: str) -> Cost:
+    """The median SET where each needs the room of another value; what is done ahead of need is left out."""
+    store = make_store(nodes, pool_bytes=pool_bytes, index_entries=7 * 1024, policy=policy)
+    value, number = bytes(size_bytes), 0
     while store.counters()["evicted"] < 64:
-        _finish(store.write(0, b"k%06d" % number, bytes(5_000)))
+        _finish(store.write(0, b"k%06d" % number, value))
         number += 1
     costs: list[Cost] = []
-    while len(costs) < 200:
+    for _ in range(4000):
         evicted = store.counters()["evicted"]
-        spent = cost(store, store.write(0, b"k%06d" % number, bytes(5_000)))
+        spent = cost(store, store.write(0, b"k%06d" % number, value))
         number += 1
-        if store.counters()["evicted"] == evicted + 1:
+        if store.counters()["evicted"] > evicted:
             costs.append(spent)
+        if len(costs) == 200:
+            break
     return sorted(costs, key=_dearness)[len(costs) // 2]
 
 
-def make_second(store: Store) -> Store:
+def _copy_costs(nodes: int) -> dict[str, Cost]:
+    """What a GET costs with and without a copy of the value, payload included."""
+    out: dict[str, Cost] = {}
+    store = make_store(nodes, pool_bytes=64 << 20, index_entries=7 * 1024)
+    chain = [b"block:%08d" % number for number in range(30)]
+    for size in (100, 4096, 60_000, 1 << 20):
+        _finish(store.write(0, b"hot:%d" % size, bytes(size)))
+    for key in chain:
+        _finish(store.write(0, key, bytes(60_000)))
+    for hot_values_bytes, name in ((0, "location known"), (_HOT_VALUES_BYTES, "copy kept")):
+        reader = make_second(store, hot_values_bytes)
+        for size in (100, 4096, 60_000, 1 << 20):
+            for _ in range(4):
+                spent = cost(reader, reader.read(0, b"hot:%d" % size))
+            out[f"GET of {size} B with its payload, {name}"] = spent
+        for _ in range(4):
+            spent = cost(reader, reader.read_many(0, chain))
+        out[f"GET of 30 blocks of 60000 B with their payload, {name}"] = spent
+    return out
+
+
+def make_second(store: Store, hot_values_bytes: int = 0) -> Store:
     """Return another front end's store over the same nodes: it remembers nothing yet."""
     made = []
     for number, node in enumerate(store.cluster.nodes):
         assert node.engine is not None
         fabric = node.engine.pool.fabric
-        front_ends = int.from_bytes(node.engine.pool.read(node.engine.pool.layout()["globals"] + 8, 8), "little")
+        front_ends = int.from_bytes(node.engine.pool.read(node.engine.pool.layout()["globals"] + 8, 4), "little")
         pool = Pool.attach(fabric, front_ends, node.name, _NODE_NAMES[: store.cluster.node_count])
-        made.append(Node(node.name, Engine(pool, number, node.name, _SETS_REMEMBERED), "noeviction"))
+        made.append(Node(node.name, Engine(pool, number, node.name, _SETS_REMEMBERED, hot_values_bytes), "noeviction"))
     return Store(Cluster(made), "noeviction")
 
 

@@ -26,6 +26,12 @@ _DIFFERENCES = f"""\
 ## What differs without being missing
 
 - **A full pool evicts** unless `maxmemory-policy` says otherwise; redis-server's default is to refuse writes.
+- **What is refused when nothing may go** (`noeviction`, or a volatile policy and no key with a TTL): what finds no room, be it for one
+  of several keys of an MSET, whose others may be stored. redis-server asks before it runs a command, refuses one that would shrink a
+  value, and lets the last one through that exceeds `maxmemory`. RENAME writes the value anew here and is refused without room for that;
+  EXPIRE, PERSIST and the like find room while `maxmemory` is less than the pool.
+- **OBJECT** under `allkeys-prefix` is that under lru policies: IDLETIME tells seconds, FREQ is an error.
+- **`maxmemory-samples`** is taken and ignored: at least 6 keys are looked at for each that goes.
 - **Key length.** A key has at most {MAX_KEY_BYTES} bytes (Redis: 512 MB); a longer one is an error. Values have up to 512 MiB, as in
   Redis (`proto-max-bulk-len`).
 - **Commands on several keys.** Per connection, commands take effect in order. MSET, MSETNX, RENAME, COPY, DEL of several keys and the

@@ -130,8 +130,6 @@ _ROWS: dict[str, str] = {
         lazyfree-lazy-server-del y no
         lazyfree-lazy-user-del y no
         lazyfree-lazy-user-flush y no
-        lfu-decay-time i 1
-        lfu-log-factor i 10
         maxmemory-clients p 0
         maxmemory-eviction-tenacity i 10 0 100
         maxmemory-samples i 5 1

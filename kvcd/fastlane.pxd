@@ -55,6 +55,14 @@ cdef struct Chain:
     uint32_t unknown   # keys that its look-up named and that are neither there nor remembered
     ChainWorth worth   # of its blocks
     uint32_t strange   # blocks of it that were stored and had never been heard of
+    bint is_looked_up  # it began with a look-up
+    uint64_t last_hash # of the last of its blocks that is known to be there
+    uint64_t stem      # mark of what the last key has in common with its partner, or 0
+    uint8_t stem_command
+    uint16_t stem_place
+    uint16_t stem_flags
+    uint16_t stem_depth
+    uint64_t stem_parent
 
 # One command of the run and its requests.
 cdef struct Pending:
@@ -94,6 +102,7 @@ cdef class FastLane:
     cdef int _take_pairs(self, RequestParser parser, char *base, uint32_t database, list staged_values) except -1
     cdef int _take_prefix_set(self, RequestParser parser, char *base, uint32_t database, list staged_values) except -1
     cdef uint16_t _behind(self, uint32_t place) noexcept
+    cdef void _place_block(self, Request *request, int command) noexcept
     cdef void _place_key(self, Request *request, int command) noexcept
     cdef bint _is_end(self, uint32_t place) noexcept
     cdef int _plan_chain(self, RequestParser parser, char *base, uint32_t database, int first, uint32_t place, uint32_t *unknown) except -1

@@ -53,7 +53,7 @@ from storage.reclaim cimport PIN_ROOM, Reclaimer
 from storage.reuse cimport GHOST_BYTES, ChainWorth, Ghost
 from storage.staging cimport PinnedValue, StagedValue, take_pin
 from storage.store cimport Store
-from storage.words cimport Heat
+from storage.words cimport SUFFIX_BYTES, Heat, is_half
 
 from kvcd.commands.arguments import BUSY, INDEX_FULL, OUT_OF_MEMORY
 
@@ -324,10 +324,34 @@ cdef class FastLane:
     cdef void _place_key(self, Request *request, int command) noexcept:
         """Where in its chain a single key stands: clients ask from the head, EXISTS or GET first, then store what was missing."""
         cdef Chain *chain = self.chain
+        cdef uint64_t stem = 0
+        if is_half(request.key, request.key_bytes):
+            # Both keys of a pair are one block.
+            stem = key_mark(request.key, request.key_bytes - SUFFIX_BYTES, request.database)
+            if stem == chain.stem and command == chain.stem_command:
+                request.place = chain.stem_place
+                request.flags |= chain.stem_flags
+                request.unknown = chain.unknown
+                request.depth = chain.stem_depth
+                request.parent_hash = chain.stem_parent
+                chain.stem = 0
+                return
+        self._place_block(request, command)
+        chain.stem = stem
+        chain.stem_command = <uint8_t>command
+        chain.stem_place = request.place
+        chain.stem_flags = request.flags & (IS_TAIL | WANT_GHOST | HAS_PARENT)
+        chain.stem_depth = request.depth
+        chain.stem_parent = request.parent_hash
+
+    cdef void _place_block(self, Request *request, int command) noexcept:
+        cdef Chain *chain = self.chain
         if command == COMMAND_EXISTS:
             if chain.phase != PHASE_LOOKUP or chain.asked >= CHAIN_LIMIT:
                 chain.asked = chain.found = chain.unknown = chain.strange = chain.made = 0
                 chain.phase = PHASE_LOOKUP
+                chain.last_hash = 0
+            chain.is_looked_up = True
             request.place = <uint16_t>chain.asked
             request.flags |= WANT_GHOST
             chain.asked += 1
@@ -344,8 +368,18 @@ cdef class FastLane:
             if chain.phase == PHASE_SET and chain.place < CHAIN_LIMIT:
                 chain.place += 1
             else:
+                if chain.phase == PHASE_SET or chain.phase == PHASE_NONE:
+                    chain.is_looked_up = False
                 chain.place = chain.found if chain.phase != PHASE_SET else 0
                 chain.phase = PHASE_SET
+            if chain.is_looked_up:
+                # Who asked for the blocks one by one, and now stores those that were missing, tells their parents thereby.
+                request.depth = <uint16_t>(chain.place if chain.place < 65535 else 65535)
+                if chain.place and chain.last_hash:
+                    request.flags |= HAS_PARENT
+                    request.parent_hash = chain.last_hash
+                self.cluster.hash(request)
+                chain.last_hash = request.hash_low
             request.place = self._behind(chain.place)
             # Of clients that stop asking at the first block that is missing the rest shows as it is stored.
             request.unknown = chain.unknown if chain.unknown > chain.strange or chain.asked == 0 else chain.strange
@@ -667,18 +701,14 @@ cdef class FastLane:
         cdef uint32_t i
         for i in range(from_number, pending.first + pending.count):
             if self.batch.requests[i].pinned:
-                self.batch.requests[i].pinned = False
-                self.cluster.engine_of(&self.batch.requests[i]).unpin(self.batch.requests[i].page_list[0])
+                self.cluster.engine_of(&self.batch.requests[i]).drop_pin(&self.batch.requests[i])
 
     cdef int _answer_value(self, Request *request, OutBuffer *out, int resp, list chunks) except -1:
         cdef PinnedValue value
         if request.status == STATUS_OK:
             if not request.pinned:
                 return out_bulk(out, request.out, request.out_tail_bytes)
-            value = take_pin(
-                self.cluster.engine_of(request), request.page_list, request.out_page_count, request.out, request.out_tail_bytes, request.out_bytes
-            )
-            request.pinned = False
+            value = take_pin(self.cluster.engine_of(request), request)
             if out_bulk_header(out, request.out_bytes) < 0:
                 raise MemoryError("no memory for replies")
             chunks.append(out.data[: out.length])
@@ -786,6 +816,7 @@ cdef class FastLane:
                         self.chain.unknown += not first.has_ghost
                     elif first.place == self.chain.found:
                         self.chain.found += 1
+                        self.chain.last_hash = first.hash_low
                 for i in range(pending.first, end):
                     total += self.batch.requests[i].status == STATUS_OK
                 failed = out_integer(out, total)

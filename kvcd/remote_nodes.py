@@ -38,6 +38,7 @@ class RemoteNodes:
                 deadline_ms=config.number("memory-node-timeout-ms"),
                 index_entries=config.number("index-entries") or None,
                 location_entries=config.number("location-cache-entries"),
+                hot_values_bytes=config.number("hot-values-size"),
                 policy=config.string("maxmemory-policy"),
             )
             self.pool = RemotePool(config.string("pool"), options, log.notice)

@@ -123,11 +123,13 @@ class Server:
         self._hub = Hub(self, FastLane(self._store), asyncio.get_running_loop(), logs.get_logger("session"))
         self._hub.next_id = self.service.placement.first_client_id
         self._apply_limits()
+        for name in ("lfu-log-factor", "lfu-decay-time"):
+            config.on_change(name, lambda _value: asyncio.get_running_loop().call_soon(self._apply_limits))
         for name in ("maxmemory", "inflight-share", "pinned-share", "eviction-low-watermark", "eviction-high-watermark"):
             config.on_change(name, lambda _value: asyncio.get_running_loop().call_soon(self._apply_limits))
         for name in ("maxclients", "requirepass", "protected-mode"):
             config.on_change(name, lambda _value: asyncio.get_running_loop().call_soon(self._apply_limits))
-        for name in ("lookup-protection-ms", "lookup-protection-share", "lease-share"):
+        for name in ("lookup-protection-ms", "lookup-protection-share", "lease-share", "pair-eviction"):
             config.on_change(name, lambda _value: asyncio.get_running_loop().call_soon(self._apply_limits))
         for name in ("proto-max-bulk-len", "client-query-buffer-limit", "stall-limit-ms", "chain-inference"):
             config.on_change(name, lambda _value: asyncio.get_running_loop().call_soon(self._apply_limits))
@@ -213,10 +215,12 @@ class Server:
         config, hub = self.config, self._hub
         self._store.set_maxmemory(config.number("maxmemory"))
         self._store.set_shares(inflight=_share(config, "inflight-share"), pinned=_share(config, "pinned-share"))
+        self._store.set_frequency(log_factor=config.number("lfu-log-factor"), decay_minutes=config.number("lfu-decay-time"))
         self._store.set_protection(
             lookup_ms=config.number("lookup-protection-ms"), lookup_share=_share(config, "lookup-protection-share"),
             lease_share=_share(config, "lease-share"),
         )
+        self._store.set_pairs(leave_together=config.flag("pair-eviction"))
         self._store.set_watermarks(
             low=_fine_share(config, "eviction-low-watermark"), high=_fine_share(config, "eviction-high-watermark"), on_low=self._evict_soon
         )

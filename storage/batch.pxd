@@ -5,6 +5,7 @@ cimport cython
 from libc.stdint cimport int16_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from storage.fabric.base cimport FabricOp
+from storage.hot_values cimport HotValue
 from storage.reuse cimport ChainWorth
 from storage.words cimport MAX_DATABASES, Heat
 
@@ -136,6 +137,10 @@ cdef struct Request:
     uint64_t epoch_after      # of the database, when the value was published
     uint64_t read_clock       # the engine's clock when the slot was read with the cell
     bint is_remembered        # slot and word come from the location cache
+    uint64_t counter          # the key's change counter, read along with a remembered slot or a copy
+    bint has_slot             # COPY: the slot was read too
+    HotValue *copy            # a pinned answer comes from this copy, held by the request
+    HotValue *filling         # whoever fetches the pinned pages fills this, held by the request
 
 cdef struct Operations:
     FabricOp *items

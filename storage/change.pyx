@@ -424,6 +424,8 @@ cdef bint plan_value(Engine engine, Batch batch, Request *request) noexcept nogi
             return False
     else:
         location = engine.allocator.allocate_cell(request.new_class)
+        if location < 0 and keep:
+            location = engine.allocator.allocate_beyond(request.new_class)  # nothing grows: the old cell comes free
         if location < 0:
             request.state = AWAIT_MEMORY
             return False

@@ -13,9 +13,11 @@ from libc.stdint cimport uint32_t, uint64_t
 from storage.adoption cimport Adoption
 from storage.batch cimport KIND_READ, STATUS_MISS, STATUS_UNREACHABLE, Batch, NodeRound, Request
 from storage.engine cimport DONE, DatabaseCounts, Engine, hash_request
+from storage.hashing cimport hash_key
 from storage.headroom cimport Headroom
 from storage.policy cimport EvictionPolicy
 from storage.words cimport MAX_NODES as MOST_NODES
+from storage.words cimport SUFFIX_BYTES, is_half
 
 cdef enum:
     BATCH_REQUESTS = 512     # requests of one run of the slow lane; longer ones are cut
@@ -89,13 +91,20 @@ cdef class Cluster:
         """Hash the key and choose its node."""
         cdef uint64_t weight, best = 0
         cdef uint32_t i
+        cdef uint64_t chosen_by
         hash_request(self.first.engine.pool, request)
         request.node = 0
         if self.node_count == 1:
             return
+        chosen_by = request.hash_low
+        if is_half(request.key, request.key_bytes):
+            # Two keys that belong together lie together, so that they can leave together.
+            chosen_by = hash_key(
+                self.first.engine.pool.secret_low, self.first.engine.pool.secret_high, request.key, request.key_bytes - SUFFIX_BYTES
+            ).low
         for i in range(self.node_count):
             # The finisher of MurmurHash3 (Appleby): every bit of hash and seed moves every bit of the weight.
-            weight = request.hash_low ^ self.seeds[i]
+            weight = chosen_by ^ self.seeds[i]
             weight = (weight ^ (weight >> 33)) * <uint64_t>0xFF51AFD7ED558CCD
             weight = (weight ^ (weight >> 33)) * <uint64_t>0xC4CEB9FE1A85EC53
             weight ^= weight >> 33

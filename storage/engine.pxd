@@ -7,19 +7,21 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from storage.batch cimport Batch, NodeRound, Request, append_operation
 from storage.fabric.base cimport FabricOp
 from storage.hashing cimport KeyHash, hash_key
+from storage.hot_values cimport HotValues
 from storage.leases cimport Leases
 from storage.locations cimport LocationCache
 from storage.pages cimport PageAllocator
 from storage.pool cimport Pool
 from storage.reclaim cimport Reclaimer
 from storage.reuse cimport Reuse
-from storage.words cimport MAX_DATABASES
+from storage.words cimport MAX_DATABASES, Heat
 
 
 cdef enum RequestState:
     START = 0
     REMEMBERED      # the location cache has it, the change counters are read
     SETS            # copies of the sets are there
+    COPY            # there is a copy of the value here, and what proves it is read
     LOOKUP_EXPIRY   # the head of a key with a TTL is there
     AWAIT_HAZARD    # every hazard is in use by this batch: next round
     CELL            # the cell is there, with the slot read again
@@ -82,10 +84,14 @@ cdef class Engine:
     cdef readonly int number         # of the node
     cdef readonly object name        # of the node, HOST:PORT; None for memory of this machine
     cdef LocationCache locations     # None where reading a set again costs nothing
+    cdef HotValues hot_values        # None where reading a value again costs nothing, or nothing is set aside for them
     cdef readonly PageAllocator allocator
     cdef Reclaimer reclaimer
     cdef Room room
+    cdef uint32_t frequency_log_factor      # Redis's lfu-log-factor,
+    cdef uint32_t frequency_decay_minutes   # and lfu-decay-time; 0: none
     cdef Leases leases
+    cdef bint has_pairs              # keys of LMCache's were seen, which belong together two by two
     cdef uint32_t lookup_protection_ms
     cdef readonly Reuse reuse        # switched on under allkeys-prefix
     cdef EngineCounts counts
@@ -114,6 +120,7 @@ cdef class Engine:
     cdef void remember(self, Request *request) noexcept nogil
     cdef void release_hazard(self, Batch batch, Request *request) noexcept nogil
     cdef void unpin(self, uint32_t first_page) noexcept nogil
+    cdef void drop_pin(self, Request *request) noexcept nogil
     cdef uint64_t next_random(self) noexcept nogil
     cdef uint64_t cell_offset(self, uint32_t location, uint32_t cell_class) noexcept nogil
     cdef bint valid_location(self, uint64_t word) noexcept nogil
@@ -124,6 +131,7 @@ cdef class Engine:
     cdef void read_sets(self, Batch batch, Request *request, uint32_t count) noexcept nogil
     cdef int find_candidate(self, Request *request, int from_number) noexcept nogil
     cdef void queue_expired(self, uint32_t slot, uint64_t word) noexcept nogil
+    cdef uint32_t frequency_now(self, const Heat *heat) noexcept nogil
     cdef void touch_last(self, Batch batch, Request *request, bint is_lookup) noexcept nogil
     cdef uint32_t used_at(self, Batch batch, Request *request, uint32_t before) noexcept nogil
     cdef void lower_overflow(self, uint64_t home) noexcept nogil

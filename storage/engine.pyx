@@ -37,8 +37,9 @@ from storage.cells cimport CELL_BYTES, CELLS_IN_PAGE
 from storage.change cimport step_change
 from storage.fabric.base cimport OP_FAA, OP_READ, OP_WRITE, FabricOp
 from storage.fabric.waiting cimport take_turns
+from storage.hot_values cimport HotValues
 from storage.locations cimport NO_STAMP, Location, LocationCache, is_settled
-from storage.lookup cimport read_cell, step_lookup
+from storage.lookup cimport read_cell, read_proof, step_lookup
 from storage.pages cimport PageAllocator
 from storage.pool cimport GLOBAL_CLOCK, Pool
 from storage.reclaim cimport Reclaimer
@@ -53,6 +54,7 @@ from storage.words cimport (
     SET_BYTES,
     SLOTS_PER_SET,
     STATE_LIVE,
+    is_half,
     location_cell,
     location_page,
     make_overflow,
@@ -102,7 +104,7 @@ cdef class Room:
 cdef class Engine:
     """Index and values of one pool for one front end."""
 
-    def __cinit__(self, Pool pool, int number=0, name=None, uint64_t location_entries=65536):
+    def __cinit__(self, Pool pool, int number=0, name=None, uint64_t location_entries=65536, uint64_t hot_values_bytes=0):
         self.pool = pool
         self.number = number
         self.name = name
@@ -112,6 +114,8 @@ cdef class Engine:
         self.leases = Leases(pool)
         self.lookup_protection_ms = 5000
         self.reuse = Reuse(pool)
+        self.frequency_log_factor = 10
+        self.frequency_decay_minutes = 1
         self.expiry_batch = Batch(64)
         self.database_count = 16
         self.random_state = <uint64_t>0x9E3779B97F4A7C15 ^ (<uint64_t>pool.front_end << 32)  # not all the same samples
@@ -120,6 +124,8 @@ cdef class Engine:
             self.locations = LocationCache(location_entries)
             if pool.read_into(pool.geometry.counters, self.locations.snapshot, sizeof(self.locations.snapshot)) == 0:
                 self.locations.has_snapshot = True
+            if hot_values_bytes:
+                self.hot_values = HotValues(hot_values_bytes)
 
     # ---------------------------------------------------------------- rounds
 
@@ -160,8 +166,14 @@ cdef class Engine:
                 continue
             if not are_hashed:
                 hash_request(self.pool, request)
+            if not self.has_pairs and is_half(request.key, request.key_bytes):
+                self.has_pairs = True
             self.place(request)
             if self.locations is not None and request.kind == KIND_LOOKUP and self.locations.find(
+                request.hash_low, request.hash_high, request.epoch
+            ) != NULL:
+                round.remembered += 1
+            elif self.hot_values is not None and request.kind == KIND_READ and self.hot_values.find(
                 request.hash_low, request.hash_high, request.epoch
             ) != NULL:
                 round.remembered += 1
@@ -511,6 +523,8 @@ cdef class Engine:
         if request.kind == KIND_EVICT:
             step_change(self, batch, request)
             return
+        if self.hot_values is not None and request.kind == KIND_READ and read_proof(self, batch, request):
+            return
         if self.locations is not None and request.kind <= KIND_READ:
             location = self.locations.find(request.hash_low, request.hash_high, request.epoch)
             if location == NULL:
@@ -523,6 +537,8 @@ cdef class Engine:
                 request.out_expire_ms = location.expire_at_ms
                 if request.kind == KIND_READ:
                     # The slot is read again behind the cell, which proves it without any counter.
+                    if location.seen:
+                        request.stamp = location.seen
                     read_cell(self, batch, request)
                 else:
                     request.state = REMEMBERED
@@ -648,8 +664,17 @@ cdef class Engine:
         location.word = request.word
         location.slot = request.slot
         location.stamp = request.stamp
+        location.seen = 0
         location.epoch = request.epoch
         location.expire_at_ms = request.out_expire_ms if word_has_ttl(request.word) else -1
+
+    cdef uint32_t frequency_now(self, const Heat *heat) noexcept nogil:
+        """The LFU counter as of now: one less for each decay time since the last access."""
+        cdef int32_t idle_ms = <int32_t>(<uint32_t>self.now_ms - heat.last_ms)  # another front end's clock may be ahead
+        cdef uint32_t periods = 0
+        if self.frequency_decay_minutes and idle_ms > 0:
+            periods = <uint32_t>idle_ms // 60000 // self.frequency_decay_minutes
+        return heat.frequency - periods if periods < heat.frequency else 0
 
     cdef uint32_t used_at(self, Batch batch, Request *request, uint32_t before) noexcept nogil:
         """The time of this access as heat holds it. Who looked for it a moment ago is still promised that it is there."""
@@ -720,6 +745,18 @@ cdef class Engine:
 
     cdef void unpin(self, uint32_t first_page) noexcept nogil:
         self.reclaimer.release_pin(first_page)
+
+    cdef void drop_pin(self, Request *request) noexcept nogil:
+        """A pinned answer is not sent."""
+        request.pinned = False
+        if request.filling != NULL:
+            self.hot_values.release(request.filling)
+            request.filling = NULL
+        if request.copy != NULL:
+            self.hot_values.release(request.copy)
+            request.copy = NULL
+        else:
+            self.reclaimer.release_pin(request.page_list[0])
 
     cdef uint64_t next_random(self) noexcept nogil:
         # xorshift64* (Vigna 2016): sampling needs speed and no secrecy.

@@ -14,6 +14,7 @@ cdef class Headroom:
     cdef EvictionPolicy policy
     cdef double low_share           # of the pages that may be used
     cdef double high_share
+    cdef bint several               # front ends may use this pool, as last told
     cdef readonly uint64_t high_pages
     cdef uint64_t idle_steps       # evicted in a row without a page that came free
     cdef void set_marks(self, bint several) noexcept nogil

@@ -37,12 +37,13 @@ cdef class Headroom:
         """Marks as shares (0 to 1) of the pages that may be used; ``low`` 0: writers evict for themselves."""
         self.low_share = low
         self.high_share = high if high > low else low
-        self.set_marks(self.engine.pool.front_end_high_water > 1)
+        self.set_marks(self.several or self.engine.pool.front_end_high_water > 1)
 
     cdef void set_marks(self, bint several) noexcept nogil:
         """Tell the allocator. Several times a second: the limit, the policy and who else is there change."""
         cdef uint64_t limit = self.engine.allocator.limit_pages, low = 0, reserve = 0
         cdef uint64_t least = LOW_LEAST if limit // MARK_SHARE_MOST > LOW_LEAST else limit // MARK_SHARE_MOST
+        self.several = several
         if self.policy.rule != RULE_NONE:
             if self.low_share > 0:
                 low = <uint64_t>(<double>limit * self.low_share)

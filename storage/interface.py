@@ -52,6 +52,7 @@ class Entry:
     token: int
     idle_s: int = 0
     hits: int = 0
+    frequency: int = 0  # Redis's LFU counter, 0 to 255, as of now
 
 
 @dataclass(frozen=True, slots=True)

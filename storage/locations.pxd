@@ -18,6 +18,7 @@ cdef struct Location:
     uint64_t word          # slot word 0, LIVE; 0: nothing is remembered here
     uint64_t stamp         # the key's change counter as it was before the slot was read
     int64_t expire_at_ms   # -1: never
+    uint64_t seen          # the counter as the last GET read it: a stamp for whoever reads the slot after that; 0: none did
     uint32_t slot
     uint32_t epoch
     uint32_t touched_ms    # when this front end last wrote the slot's heat

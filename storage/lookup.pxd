@@ -9,6 +9,7 @@ from storage.words cimport CellHeader
 
 cdef void step_lookup(Engine engine, Batch batch, Request *request) noexcept nogil
 cdef bint parse_cell(Request *request, uint32_t slot, uint64_t word) noexcept nogil
+cdef bint read_proof(Engine engine, Batch batch, Request *request) noexcept nogil
 cdef void read_cell(Engine engine, Batch batch, Request *request) noexcept nogil
 cdef bint same_key(Request *request, CellHeader *header, const char *key) noexcept nogil
 cdef void locate_payload(Request *request) noexcept nogil

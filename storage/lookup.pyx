@@ -22,6 +22,7 @@ from storage.cells cimport CELL_BYTES
 from storage.engine cimport (
     AWAIT_HAZARD,
     CELL,
+    COPY,
     GHOST,
     LIST,
     LOOKUP_EXPIRY,
@@ -33,6 +34,8 @@ from storage.engine cimport (
     emit,
 )
 from storage.fabric.base cimport OP_FENCE, OP_READ, OP_WRITE, FabricOp
+from storage.hot_values cimport HotValue, cell_copy, changes_since, later_stamp
+from storage.locations cimport NO_STAMP, Location
 from storage.reclaim cimport hazard_of_cell, hazard_of_page
 from storage.reuse cimport GHOST_BUCKET_BYTES
 from storage.words cimport (
@@ -56,8 +59,8 @@ from storage.words cimport (
 )
 
 cdef enum:
-    FREQUENCY_LOG_FACTOR = 10 # Redis's lfu-log-factor
-    FREQUENCY_INITIAL = 5     # and LFU_INIT_VAL
+    HOT_HITS = 2              # accesses, this one included, from which on a value is worth a copy
+    FREQUENCY_INITIAL = 5     # Redis's LFU_INIT_VAL
 
 
 cdef void step_lookup(Engine engine, Batch batch, Request *request) noexcept nogil:
@@ -65,6 +68,8 @@ cdef void step_lookup(Engine engine, Batch batch, Request *request) noexcept nog
         after_sets(engine, batch, request)
     elif request.state == REMEMBERED:
         after_counters(engine, batch, request)
+    elif request.state == COPY:
+        after_proof(engine, batch, request)
     elif request.state == CELL:
         after_cell(engine, batch, request)
     elif request.state == LOOKUP_EXPIRY:
@@ -96,6 +101,114 @@ cdef void after_counters(Engine engine, Batch batch, Request *request) noexcept 
     if request.flags & TOUCH:
         engine.touch_last(batch, request, True)
     engine.finish(batch, request, STATUS_OK)
+
+
+cdef bint read_proof(Engine engine, Batch batch, Request *request) noexcept nogil:
+    """Ask for what shows that the copy that is kept of the value is current. False when none is kept."""
+    cdef HotValue *copy = engine.hot_values.find(request.hash_low, request.hash_high, request.epoch)
+    if copy == NULL:
+        return False
+    request.is_remembered = True
+    request.slot = copy.slot
+    request.word = copy.word
+    request.stamp = copy.next_stamp  # read before the slot will be, unlike what others may read meanwhile
+    # A batch that reads all counters needs no slots unless something has changed.
+    request.has_slot = not (batch.round.reads_epochs and batch.round.reads_counters)
+    if request.has_slot:
+        emit(batch, OP_READ, engine.pool.counter_offset(request.hash_high), &request.counter, 8)
+        emit(batch, OP_READ, engine.pool.slot_offset(request.slot), &request.checked_word, 8)
+    emit(batch, OP_READ, engine.pool.heat_offset(request.slot), &request.heat, HEAT_BYTES)
+    request.state = COPY
+    return True
+
+
+cdef void after_proof(Engine engine, Batch batch, Request *request) noexcept nogil:
+    """Counter, or counter and slot, are there: the copy is current, or the value is read after all."""
+    cdef HotValue *copy = engine.hot_values.find(request.hash_low, request.hash_high, request.epoch)
+    cdef int32_t changes
+    if copy == NULL or copy.word != request.word or copy.slot != request.slot:
+        engine.begin(batch, request)  # it gave way, or another batch has a newer one
+        return
+    if not request.has_slot:
+        request.counter = batch.round.counters[request.hash_high % CHANGE_COUNTERS]
+    changes = changes_since(request.counter, copy.stamp)
+    if changes > 0:
+        if not request.has_slot:
+            request.has_slot = True
+            emit(batch, OP_READ, engine.pool.slot_offset(request.slot), &request.checked_word, 8)
+            return
+        # The counter is that of many keys. The slot tells, as long as its version cannot have come round.
+        if request.checked_word != request.word or changes > <int32_t>(engine.pool.word_format.version_mask >> 2):
+            engine.hot_values.stale += 1
+            engine.hot_values.strike(copy)
+            engine.begin(batch, request)
+            return
+        copy.stamp = later_stamp(copy.stamp, request.stamp)
+    copy.next_stamp = later_stamp(copy.next_stamp, request.counter)
+    answer_from_copy(engine, batch, request, copy)
+
+
+cdef void answer_from_copy(Engine engine, Batch batch, Request *request, HotValue *copy) noexcept nogil:
+    """The copy is current: its cell answers, and its payload stays while it is being sent."""
+    cdef CellHeader *header
+    if copy.expire_at_ms >= 0 and copy.expire_at_ms <= batch.now_ms:
+        engine.hot_values.strike(copy)
+        engine.queue_expired(request.slot, request.word)
+        engine.finish(batch, request, STATUS_MISS)
+        return
+    # Copied once more, since another batch may strike it before this one's answers are written.
+    request.cell = <char *>allocate(batch, copy.cell_bytes)
+    request.cell_bytes = copy.cell_bytes
+    memcpy(request.cell, cell_copy(copy), copy.cell_bytes)
+    header = <CellHeader *>request.cell
+    if not same_key(request, header, request.cell + cell_prefix_bytes(header)):
+        engine.hot_values.strike(copy)  # two keys of one 128-bit hash
+        engine.begin(batch, request)
+        return
+    locate_payload(request)
+    engine.hot_values.hits += 1
+    copy.was_used = True
+    request.last_ms_before = request.heat.last_ms
+    if request.flags & TOUCH:
+        warm(engine, batch, request)
+    if word_is_paged(request.word) and request.flags & WANT_PAYLOAD:
+        copy.references += 1
+        request.copy = copy
+        request.pinned = True
+    engine.finish(batch, request, STATUS_OK)
+
+
+cdef HotValue *start_copy(Engine engine, Request *request, uint64_t stamp, uint64_t payload_bytes) noexcept nogil:
+    """A copy of what the request has found, if it was read here before and is no stranger to readers; NULL: it is not kept.
+
+    ``stamp``: the key's change counter, read before the slot was last read.
+    """
+    cdef HotValue *copy
+    if (
+        engine.hot_values is None or not request.is_remembered or not request.flags & TOUCH or stamp == NO_STAMP
+        or request.heat.hits < HOT_HITS or (<CellHeader *>request.cell).flags & CELL_LIST_PAGE
+        or changes_since(request.counter, stamp) > <int32_t>(engine.pool.word_format.version_mask >> 2)
+    ):
+        return NULL
+    copy = engine.hot_values.make(request.cell_bytes, payload_bytes)
+    if copy == NULL:
+        return NULL
+    copy.hash_low = request.hash_low
+    copy.hash_high = request.hash_high
+    copy.epoch = request.epoch
+    copy.word = request.word
+    copy.slot = request.slot
+    copy.stamp = stamp
+    copy.next_stamp = later_stamp(stamp, request.counter)
+    copy.expire_at_ms = request.out_expire_ms
+    memcpy(cell_copy(copy), request.cell, request.cell_bytes)
+    return copy
+
+
+cdef void keep_paged(Engine engine, Request *request, uint64_t stamp) noexcept nogil:
+    """The pages are pinned: whoever fetches them makes the copy on the way."""
+    cdef uint64_t in_pages = <uint64_t>request.out_page_count * PAGE_BYTES
+    request.filling = start_copy(engine, request, stamp, in_pages if in_pages < request.out_bytes else request.out_bytes)
 
 
 cdef void after_sets(Engine engine, Batch batch, Request *request) noexcept nogil:
@@ -198,6 +311,8 @@ cdef void read_cell(Engine engine, Batch batch, Request *request) noexcept nogil
     cell_offset = engine.cell_offset(location, cell_class)
     request.cell = <char *>allocate(batch, size)
     request.cell_bytes = size
+    if request.is_remembered and engine.hot_values is not None:
+        emit(batch, OP_READ, engine.pool.counter_offset(request.hash_high), &request.counter, 8)
     emit(batch, OP_READ, cell_offset, request.cell, size)
     emit(batch, OP_READ, engine.pool.heat_offset(request.slot), &request.heat, HEAT_BYTES)
     emit(batch, OP_READ, engine.pool.slot_offset(request.slot), &request.checked_word, 8)
@@ -280,6 +395,7 @@ cdef void locate_payload(Request *request) noexcept nogil:
 cdef void after_cell(Engine engine, Batch batch, Request *request) noexcept nogil:
     cdef CellHeader *header = <CellHeader *>request.cell
     cdef bint is_whole, is_own
+    cdef HotValue *copy
     engine.release_hazard(batch, request)
     if request.checked_word != request.word:
         engine.restart(batch, request)
@@ -300,6 +416,7 @@ cdef void after_cell(Engine engine, Batch batch, Request *request) noexcept nogi
     locate_payload(request)
     if request.is_remembered:
         engine.locations.hits += 1
+        note_counter(engine, request)
     else:
         engine.remember(request)
     request.last_ms_before = request.heat.last_ms
@@ -309,6 +426,11 @@ cdef void after_cell(Engine engine, Batch batch, Request *request) noexcept nogi
         return
     if request.flags & TOUCH:
         warm(engine, batch, request)
+    if not word_is_paged(request.word) and request.flags & WANT_PAYLOAD:
+        copy = start_copy(engine, request, request.stamp, 0)
+        if copy != NULL:
+            engine.hot_values.enlist(copy)
+            engine.hot_values.release(copy)
     if not word_is_paged(request.word) or not request.flags & WANT_PAYLOAD:
         engine.finish(batch, request, STATUS_OK)
         return
@@ -321,6 +443,15 @@ cdef void after_cell(Engine engine, Batch batch, Request *request) noexcept nogi
         request.state = LIST
         return
     pin(engine, batch, request)
+
+
+cdef void note_counter(Engine engine, Request *request) noexcept nogil:
+    """The next GET of this key reads the slot after this counter."""
+    cdef Location *location
+    if engine.hot_values is not None:
+        location = engine.locations.find(request.hash_low, request.hash_high, request.epoch)
+        if location != NULL and location.word == request.word and location.slot == request.slot:
+            location.seen = later_stamp(location.seen, request.counter)
 
 
 cdef void read_list_page(Engine engine, Batch batch, Request *request) noexcept nogil:
@@ -351,16 +482,13 @@ cdef void next_candidate(Engine engine, Batch batch, Request *request) noexcept 
 
 
 cdef void warm(Engine engine, Batch batch, Request *request) noexcept nogil:
-    """Heat of one access: time, hits, and Redis's logarithmic frequency counter (LFU, 8 bits, one decay a minute)."""
+    """Heat of one access: time, hits, and Redis's logarithmic frequency counter (LFU, 8 bits)."""
     cdef FabricOp *op
-    cdef int32_t elapsed_ms = <int32_t>(batch.now32 - request.heat.last_ms)  # another front end's clock may be ahead
-    cdef uint32_t idle = <uint32_t>elapsed_ms // 60000 if elapsed_ms > 0 else 0
-    cdef uint32_t frequency = request.heat.frequency
-    cdef uint32_t base
-    frequency = frequency - idle if idle < frequency else 0
+    cdef uint32_t frequency = engine.frequency_now(&request.heat)
+    cdef double base
     if frequency < 255:
         base = frequency - FREQUENCY_INITIAL if frequency > FREQUENCY_INITIAL else 0
-        if (engine.next_random() >> 11) * (1.0 / 9007199254740992.0) < 1.0 / (base * FREQUENCY_LOG_FACTOR + 1):
+        if (engine.next_random() >> 11) * (1.0 / 9007199254740992.0) < 1.0 / (base * engine.frequency_log_factor + 1):
             frequency += 1
     request.heat.frequency = <uint8_t>frequency
     request.heat.last_ms = engine.used_at(batch, request, request.heat.last_ms)
@@ -390,6 +518,7 @@ cdef void pin(Engine engine, Batch batch, Request *request) noexcept nogil:
         # Pinned before the slot was read again: the hazard covers this reader too.
         engine.reclaimer.add_pin(first, request.out_page_count, engine.clock)
         request.pinned = True
+        keep_paged(engine, request, request.stamp)
         engine.finish(batch, request, STATUS_OK)
         return
     request.hazard = engine.reclaimer.take_hazard(hazard_of_page(request.page_list[0]), True)
@@ -416,4 +545,6 @@ cdef void after_pin(Engine engine, Batch batch, Request *request) noexcept nogil
         request.hazard = -1
     engine.reclaimer.add_pin(other, request.out_page_count, engine.clock)
     request.pinned = True
+    # The slot was read a round after the counter was.
+    keep_paged(engine, request, request.counter)
     engine.finish(batch, request, STATUS_OK)

@@ -35,6 +35,7 @@ cdef class PageAllocator:
     cdef uint32_t next_harvested      # class of the last look of background work
     cdef int32_t partial[CELL_CLASSES]
     cdef uint64_t limit_pages
+    cdef uint64_t beyond_pages      # above the limit that may be claimed just now
     cdef uint64_t reserve_pages     # of these, left to front ends that have nothing to evict
     cdef uint64_t low_pages         # beside the reserve: who leaves fewer free for values' pages says so
     cdef bint is_low                # and nobody has seen to it yet
@@ -48,6 +49,7 @@ cdef class PageAllocator:
     cdef uint64_t *suspect_pages    # while a sweep for what the dead left is under way: words of payload pages in doubt, 0 for others
     cdef uint64_t *suspect_cells    # while a sweep for what the dead left is under way: 16 words a page, a bit for each cell in doubt
     cdef int64_t allocate_cell(self, uint32_t cell_class) noexcept nogil
+    cdef int64_t allocate_beyond(self, uint32_t cell_class) noexcept nogil
     cdef int64_t allocate_beside(self, uint32_t cell_class, uint32_t avoided) noexcept nogil
     cdef bint has_beside(self, uint32_t cell_class, uint32_t avoided, uint32_t wanted) noexcept nogil
     cdef int64_t _take_cell(self, uint32_t page) noexcept nogil

@@ -32,6 +32,7 @@ from storage.words cimport (
 cdef enum:
     TABLE_CHUNK = 512    # page words looked at in one READ of 4 KiB
     CLAIM_CHUNK = 64     # pages claimed by one doorbell
+    BEYOND_PAGES = 16    # above the limit, for values that are there already
     FOREIGN_CHUNK = 64   # cells of others' pages that are freed by one doorbell
     HARVEST_PAGES = 32   # page heads read in one doorbell when looking for cells freed by others
     HARVEST_WORTH = 32   # cells that such a look has to bring, unless the class has fewer than
@@ -391,16 +392,27 @@ cdef class PageAllocator:
 
     # ------------------------------------------------------------------ pages
 
+    cdef int64_t allocate_beyond(self, uint32_t cell_class) noexcept nogil:
+        """A cell for a value that is there already and only moves: a few pages above the limit may serve it, if the pool has them."""
+        cdef int64_t location
+        # Added and taken back, since the claim may wait for a memory node and the limit be changed meanwhile.
+        self.beyond_pages += BEYOND_PAGES
+        location = self.allocate_cell(cell_class)
+        self.beyond_pages -= BEYOND_PAGES
+        return location
+
     cdef uint32_t claim_pages(self, uint32_t count, uint32_t *pages, uint32_t kind, uint32_t cell_class) noexcept nogil:
         """Claim ``count`` pages, all or none: ``count``, or 0 when that would pass the limit."""
         cdef FabricOp ops[CLAIM_CHUNK]
         cdef uint32_t candidates[CLAIM_CHUNK]
         cdef uint64_t used_offset = self.pool.geometry.globals + GLOBAL_PAGES_USED
         cdef uint32_t got = 0, asked, i, page
-        cdef uint64_t before
+        cdef uint64_t before, limit = self.limit_pages + self.beyond_pages, reserve = 0 if self.beyond_pages else self.reserve_pages
+        if limit > self.pool.geometry.page_count:
+            limit = self.pool.geometry.page_count
         before = self.pool.fetch_and_add(used_offset, count)
         self.used_pages = before + count
-        if before + count + self.reserve_pages > self.limit_pages:
+        if before + count + reserve > limit:
             self.pool.fetch_and_add(used_offset, -<uint64_t>count)
             self.used_pages = before
             self._note_claim(kind, cell_class)

@@ -7,6 +7,7 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from storage.batch cimport Batch, Request
 from storage.engine cimport Engine, Room
 from storage.fabric.waiting cimport Turnstile
+from storage.pairs cimport Pairs
 from storage.protection cimport LookupProtection
 from storage.words cimport Heat
 
@@ -49,6 +50,8 @@ cdef class EvictionPolicy(Room):
     cdef uint64_t measured_at      # accesses of this front end at the last look
     cdef Batch evictions
     cdef LookupProtection protection
+    cdef readonly Pairs pairs
+    cdef bint is_ahead                 # nobody waits for what goes now
     cdef bint is_forced                # nothing else is left: what was just looked up may go too
     cdef Turnstile turnstile           # one stack at a time samples, evicts and sweeps
     cdef bint _evict_for(self, uint32_t cell_class, bint wants_page) noexcept nogil

@@ -17,6 +17,7 @@ from storage.engine cimport DatabaseCounts, Engine, Room, slot_words
 from storage.fabric.base cimport OP_READ, FabricOp
 from storage.fabric.waiting cimport Turnstile, take_turns
 from storage.pages cimport CellPage
+from storage.pairs cimport Pairs
 from storage.pool cimport GLOBAL_PAGES_USED
 from storage.protection cimport LookupProtection
 from storage.words cimport (
@@ -120,7 +121,8 @@ cdef class EvictionPolicy(Room):
     def __cinit__(self, Engine engine, str name="allkeys-lru"):
         cdef uint64_t slots = engine.pool.geometry.slot_count
         self.engine = engine
-        self.evictions = Batch(MAX_CELLS_PER_PAGE + 2)
+        self.evictions = Batch(2 * MAX_CELLS_PER_PAGE + 4)
+        self.pairs = Pairs(engine)
         self.turnstile = Turnstile()
         self.protection = LookupProtection()
         self.resident_capacity = 1024
@@ -258,7 +260,9 @@ cdef class EvictionPolicy(Room):
             return False
         self.refilled_count = 0
         self.engine.allocator.release_spares()
+        self.is_ahead = True
         evicted = self._evict_for(0, True)
+        self.is_ahead = False
         self.engine.reclaimer.collect(True)
         self.turnstile.leave()
         return evicted
@@ -351,8 +355,8 @@ cdef class EvictionPolicy(Room):
             together = VICTIMS_TOGETHER if CELL_BYTES[cell_class] < SMALL_VICTIM_BYTES else VICTIMS_TOGETHER // 2
         self.is_forced = False
         self._sample()
-        if self.pool_count == 0 and self.protection.window_ms:
-            # Looking for keys must not keep others from storing theirs.
+        if self.pool_count == 0 and self.protection.window_ms and not self.is_ahead:
+            # Looking for keys must not keep others from storing theirs; ahead of need what is protected stays.
             self.is_forced = True
             self._sample()
         if self._drop_stale(changes):
@@ -388,8 +392,8 @@ cdef class EvictionPolicy(Room):
             self._survey()
         if self.rule == RULE_REUSE:
             self._refill_by_reuse(REUSE_SAMPLES)
-        elif self.pool_count <= POOL_SIZE - VICTIMS_PER_REFILL:
-            self._refill()
+        elif self.pool_count <= POOL_SIZE - (1 if self.volatile_only else VICTIMS_PER_REFILL):
+            self._refill()  # of samples many have no TTL, while Redis draws from those that have one
 
     cdef void _survey(self) noexcept nogil:
         """Draw some residents, for how much of the memory is protected."""
@@ -707,13 +711,11 @@ cdef class EvictionPolicy(Room):
     cdef double _score(self, Heat *heat, int64_t expire_at_ms) noexcept nogil:
         """How much an entry deserves to go."""
         cdef double idle_ms = <double>(<uint32_t>self.engine.now_ms - heat.last_ms) + 1
-        cdef uint32_t idle_minutes
         if self.rule == RULE_REUSE:
             # Less the clock: the same at any time, so that candidates of earlier samples compare.
             return self.engine.reuse.age(heat) - <double>self.engine.reuse.clock
         if self.rule == RULE_LFU:
-            idle_minutes = (<uint32_t>self.engine.now_ms - heat.last_ms) // 60000 if idle_ms < 2147483648.0 else 0
-            return 256.0 - (heat.frequency - idle_minutes if idle_minutes < heat.frequency else 0) + idle_ms / 4294967296.0
+            return 256.0 - self.engine.frequency_now(heat) + idle_ms / 4294967296.0
         if self.rule == RULE_RANDOM:
             return 1.0
         if self.rule == RULE_TTL:
@@ -881,6 +883,7 @@ cdef class EvictionPolicy(Room):
                 continue
             if not self._is_kept(&heats[i]):
                 self._ask_for(victims[i].slot, victims[i].word, 0)
+        self.pairs.join(self.evictions, self.protection, self.is_forced)
         self.engine.run(self.evictions)
         for i in range(self.evictions.count):
             if self.evictions.requests[i].status == STATUS_LEASED:
@@ -917,7 +920,7 @@ cdef class EvictionPolicy(Room):
         cdef double *scores
         cdef uint32_t *live
         cdef FabricOp *ops
-        cdef uint32_t cell, count = 0, alive = 0, i, number, evicted = 0, capacity = CELLS_IN_PAGE[cell_class], staying = 0
+        cdef uint32_t cell, count = 0, alive = 0, i, asked, evicted = 0, capacity = CELLS_IN_PAGE[cell_class], staying = 0
         cdef uint64_t slot_count = self.engine.pool.geometry.slot_count
         cdef bint is_there = False
         cdef double middle
@@ -981,13 +984,14 @@ cdef class EvictionPolicy(Room):
             header = <CellHeader *>&headers[live[i] * HEADER_READ_BYTES]
             if scores[i] >= middle and scores[i] > -1e299:
                 self._ask_for(header.slot, words[live[i]], 0)
+        asked = self.evictions.count
+        self.pairs.join(self.evictions, self.protection, self.is_forced)
         self.engine.run(self.evictions)
         for i in range(self.evictions.count):
             evicted += self.evictions.requests[i].status == STATUS_OK
-        staying = alive - self.evictions.count
+        staying = alive - asked
         if staying == 0 or not state.owned or not self.engine.allocator.has_beside(cell_class, page, staying):
             return evicted
-        number = self.evictions.count
         self.evictions.count = 0
         for i in range(alive):
             header = <CellHeader *>&headers[live[i] * HEADER_READ_BYTES]

@@ -38,6 +38,7 @@ class RemoteOptions:
     connect_timeout_s: float = 3.0
     index_entries: int | None = None  # of a pool that is being made
     location_entries: int = 65536
+    hot_values_bytes: int = 0  # for copies of values, over all nodes
     policy: str = "allkeys-lru"
 
 
@@ -221,7 +222,8 @@ class RemotePool:
                 )
                 self.log("pool formatted", node=node.name, size_bytes=link.description.size_bytes)
             link.control.incarnation(pool.incarnation)
-            engine = Engine(pool, self._names.index(node.name), node.name, self.options.location_entries)
+            hot_values_bytes = self.options.hot_values_bytes // len(self._names)
+            engine = Engine(pool, self._names.index(node.name), node.name, self.options.location_entries, hot_values_bytes)
             attached = Node(node.name, engine, self.options.policy)
             if link.alone and link.description.formatted:
                 self.recovered = recover_node(attached)

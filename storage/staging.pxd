@@ -3,8 +3,10 @@
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
+from storage.batch cimport Request
 from storage.engine cimport Engine
 from storage.fabric.base cimport FabricOp
+from storage.hot_values cimport HotValue
 
 cdef enum StageResult:
     STAGE_OK = 0
@@ -72,10 +74,13 @@ cdef class PinnedValue:
     cdef FabricOp operations[2][5]     # of both pieces' transfers, in turn
     cdef int turn
     cdef bint released
+    cdef HotValue *copy                # its bytes lie here: nothing is pinned
+    cdef HotValue *filling             # gets the bytes as they are fetched, from the first on
     cdef char *piece_at(self, uint64_t position, uint64_t *length) noexcept
     cdef void release_staging(self) noexcept
     cdef bint failed(self) noexcept
     cdef uint64_t _paged_bytes(self) noexcept nogil
+    cdef void _keep(self, uint64_t position, const char *bytes, uint64_t length) noexcept nogil
     cdef int64_t _fetch(self, uint64_t position, char *buffer, uint64_t *length) noexcept
     cdef char *run_at(self, uint64_t position, uint64_t *length) noexcept nogil
     cdef int copy_at(self, uint64_t position, char *target, uint64_t length) noexcept nogil
@@ -88,4 +93,4 @@ cdef class PageRun:
     cdef Py_ssize_t length
 
 
-cdef PinnedValue take_pin(Engine engine, const uint32_t *pages, uint32_t page_count, const char *tail, uint32_t tail_bytes, uint64_t size_bytes)
+cdef PinnedValue take_pin(Engine engine, Request *request)

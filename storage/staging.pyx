@@ -7,8 +7,10 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
+from storage.batch cimport Request
 from storage.engine cimport Engine
 from storage.fabric.base cimport OP_READ, OP_STAGED, OP_WRITE, STAGING_BYTES, Fabric, FabricOp
+from storage.hot_values cimport payload_copy
 from storage.words cimport HEAD_BYTES_MAX, MAX_CELL_BYTES, MAX_VALUE_BYTES, PAGE_BYTES, PAGE_PAYLOAD
 
 cdef enum:
@@ -282,24 +284,26 @@ cdef class StagedValue:
             pass
 
 
-cdef PinnedValue take_pin(
-    Engine engine, const uint32_t *pages, uint32_t page_count, const char *tail, uint32_t tail_bytes, uint64_t size_bytes
-):
+cdef PinnedValue take_pin(Engine engine, Request *request):
     """The pin of an answered READ as an object; its deallocation releases it."""
     cdef PinnedValue value = PinnedValue.__new__(PinnedValue)
     value.engine = engine
-    value.size_bytes = size_bytes
-    value.page_count = page_count
-    value.tail_bytes = tail_bytes
-    value.pages = <uint32_t *>malloc(page_count * 4)
-    value.tail = <char *>malloc(tail_bytes if tail_bytes else 1)
+    value.size_bytes = request.out_bytes
+    value.page_count = request.out_page_count
+    value.tail_bytes = request.out_tail_bytes
+    value.pages = <uint32_t *>malloc(value.page_count * 4)
+    value.tail = <char *>malloc(value.tail_bytes if value.tail_bytes else 1)
     if value.pages == NULL or value.tail == NULL:
         value.released = True
-        engine.unpin(pages[0])
+        engine.drop_pin(request)
         raise MemoryError("no memory for a page list")
     value.next_ticket = -1
-    memcpy(value.pages, pages, page_count * 4)
-    memcpy(value.tail, tail, tail_bytes)
+    memcpy(value.pages, request.page_list, value.page_count * 4)
+    memcpy(value.tail, request.out, value.tail_bytes)
+    value.copy, value.filling = request.copy, request.filling
+    request.copy = NULL
+    request.filling = NULL
+    request.pinned = False
     return value
 
 
@@ -317,11 +321,30 @@ cdef class PinnedValue:
         if not self.released:
             self.released = True
             self.release_staging()
-            self.engine.unpin(self.pages[0])
+            if self.filling != NULL:
+                self.engine.hot_values.release(self.filling)
+            if self.copy != NULL:
+                self.engine.hot_values.release(self.copy)
+            else:
+                self.engine.unpin(self.pages[0])
+            self.filling = NULL
+            self.copy = NULL
 
     cdef uint64_t _paged_bytes(self) noexcept nogil:
         cdef uint64_t in_pages = <uint64_t>self.page_count * PAGE_BYTES
         return in_pages if in_pages < self.size_bytes else self.size_bytes
+
+    cdef void _keep(self, uint64_t position, const char *bytes, uint64_t length) noexcept nogil:
+        """Bytes were fetched: they are the next ones of the copy that is being made, or not. With the last it may answer."""
+        cdef HotValue *copy = self.filling
+        if copy == NULL or position != copy.filled_bytes:
+            return
+        memcpy(payload_copy(copy) + position, bytes, length)
+        copy.filled_bytes += length
+        if copy.filled_bytes == copy.payload_bytes:
+            self.filling = NULL
+            self.engine.hot_values.enlist(copy)
+            self.engine.hot_values.release(copy)
 
     cdef char *piece_at(self, uint64_t position, uint64_t *length) noexcept:
         """A piece of the value that begins at ``position``, fetched when need be; NULL when the node is lost.
@@ -331,7 +354,7 @@ cdef class PinnedValue:
         cdef Fabric fabric = self.engine.pool.fabric
         cdef uint64_t end = self._paged_bytes()
         cdef int64_t ticket
-        if position >= end or not fabric.is_remote:
+        if position >= end or self.copy != NULL or not fabric.is_remote:
             return self.run_at(position, length)
         if self.buffer != NULL and self.buffer_start <= position < self.buffer_start + self.buffer_bytes:
             length[0] = self.buffer_start + self.buffer_bytes - position
@@ -363,6 +386,7 @@ cdef class PinnedValue:
             length[0] = 0
             self.release_staging()
             return NULL
+        self._keep(self.buffer_start, self.buffer, self.buffer_bytes)
         length[0] = self.buffer_bytes
         return self.buffer
 
@@ -392,7 +416,7 @@ cdef class PinnedValue:
 
     cdef bint failed(self) noexcept:
         """Whether the rest of the value cannot be had any more."""
-        return self.engine.pool.fabric.is_lost
+        return self.copy == NULL and self.engine.pool.fabric.is_lost
 
     cdef void release_staging(self) noexcept:
         """Let go of the fetched pieces: a client that does not read must not keep others from fetching theirs."""
@@ -417,6 +441,9 @@ cdef class PinnedValue:
         if position >= in_pages:
             length[0] = self.size_bytes - position
             return self.tail + (position - in_pages)
+        if self.copy != NULL:
+            length[0] = in_pages - position
+            return payload_copy(self.copy) + position
         page = <uint32_t>(position // PAGE_BYTES)
         last = page
         while last + 1 < self.page_count and self.pages[last + 1] == self.pages[last] + 1:
@@ -436,6 +463,13 @@ cdef class PinnedValue:
         if in_pages > self.size_bytes:
             in_pages = self.size_bytes
         while length:
+            if self.copy != NULL and position < in_pages:
+                step = in_pages - position if length > in_pages - position else length
+                memcpy(target, payload_copy(self.copy) + position, step)
+                target += step
+                position += step
+                length -= step
+                continue
             if position >= in_pages:
                 memcpy(target, self.tail + (position - in_pages), length)
                 return 0
@@ -448,6 +482,7 @@ cdef class PinnedValue:
                 self.engine.pool.page_offset(self.pages[position // PAGE_BYTES]) + position % PAGE_BYTES, target, <uint32_t>step
             ) != 0:
                 return -1
+            self._keep(position, target, step)
             target += step
             position += step
             length -= step

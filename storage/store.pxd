@@ -17,7 +17,9 @@ cdef class Store:
     cdef readonly int databases
     cdef str policy_name
     cdef tuple shares                  # of the limit: unfinished values, unread ones
+    cdef tuple frequency               # of the LFU counter: log factor, decay in minutes
     cdef readonly LeaseDesk desk
+    cdef bint pairs_leave_together
     cdef tuple lookup_protection       # milliseconds, share of the blocks
     cdef tuple watermarks              # of the limit: low and high mark of free pages
     cdef object on_low

@@ -80,7 +80,9 @@ cdef class Store:
         self.databases = databases
         self.policy_name = policy
         self.shares = (0.25, 0.25)
+        self.frequency = (10, 1)
         self.lookup_protection = (5000, 0.1)
+        self.pairs_leave_together = True
         self.desk = LeaseDesk(cluster)
         self.watermarks = (0.0, 0.0)
         self.staging = StagingArea(cluster.first.engine)
@@ -95,6 +97,7 @@ cdef class Store:
             return
         node.engine.database_count = self.databases
         node.policy.choose(self.policy_name)
+        node.engine.frequency_log_factor, node.engine.frequency_decay_minutes = self.frequency
         self._protect(node)
         node.engine.allocator.set_limit_bytes(self.maxmemory // self.cluster.node_count)
         self.staging.set_limit_bytes(<uint64_t>(
@@ -224,6 +227,12 @@ cdef class Store:
             node.policy.choose(name)
         self.policy_name = name
 
+    def set_frequency(self, *, uint32_t log_factor, uint32_t decay_minutes) -> None:
+        """How slowly the LFU counter grows with accesses, and after how many minutes without one it falls by one (0: never)."""
+        self.frequency = (log_factor, decay_minutes)
+        for node in self.cluster.nodes:
+            self._settle(node)
+
     def _nodes(self) -> list:
         """The nodes that answer."""
         return [node for node in self.cluster.nodes if not (<Node>node).is_lost()]
@@ -272,14 +281,11 @@ cdef class Store:
         return Entry(
             data, request.out_bytes, request.out_expire_ms, ValueType(request.out_type), (<object>request.slot << 64) | request.word,
             (<uint32_t>self.cluster.now_ms - request.last_ms_before) // 1000, request.heat.hits,
+            self.cluster.engine_of(request).frequency_now(&request.heat),
         )
 
     cdef PinnedValue _take_pin(self, Request *request):
-        request.pinned = False
-        return take_pin(
-            self.cluster.engine_of(request), request.page_list, request.out_page_count, request.out, request.out_tail_bytes,
-            request.out_bytes,
-        )
+        return take_pin(self.cluster.engine_of(request), request)
 
     def _read_sync(self, int database, keys, bint payload, bint touch) -> list:
         cdef Request *request
@@ -303,7 +309,7 @@ cdef class Store:
             finally:
                 for i in range(batch.count):
                     if batch.requests[i].pinned:
-                        self.cluster.engine_of(&batch.requests[i]).unpin(batch.requests[i].page_list[0])
+                        self.cluster.engine_of(&batch.requests[i]).drop_pin(&batch.requests[i])
                 self.cluster.give_batch(batch)
             if len(again) == len(part):
                 raise BlockingIOError("every pin is in use")
@@ -540,7 +546,14 @@ cdef class Store:
         for node in self._nodes():
             self._protect(node)
 
+    def set_pairs(self, *, bint leave_together) -> None:
+        """Whether two keys that belong together are evicted together (storage.pairs)."""
+        self.pairs_leave_together = leave_together
+        for node in self._nodes():
+            self._protect(node)
+
     cdef int _protect(self, Node node) except -1:
+        node.policy.pairs.leave_together = self.pairs_leave_together
         node.engine.lookup_protection_ms, share = self.lookup_protection
         node.policy.protection.set_limits(node.engine.lookup_protection_ms, share)
         return 0
@@ -706,7 +719,7 @@ cdef class Store:
         engine.leases.flush(engine.now_ms)
         policy.measure()
         # Each of these looks is a round trip, ten times a second and for nothing most of the time: there a little at a time.
-        node.headroom.set_marks(several)
+        node.headroom.set_marks(engine.pool.front_end_high_water > 1)
         sparing = budget_ms < SPARING_BELOW_MS and (engine.pool.fabric.is_remote or (several and total_expires <= 0))
         if several:
             if sparing:
@@ -836,6 +849,11 @@ cdef class Store:
                 counts["location_cache_hits"] = node.engine.locations.hits
                 counts["location_cache_stale"] = node.engine.locations.stale
                 counts["location_cache_misses"] = node.engine.locations.misses
+            if node.engine.hot_values is not None:
+                counts["hot_value_hits"] = node.engine.hot_values.hits
+                counts["hot_value_stale"] = node.engine.hot_values.stale
+                counts["hot_values"] = node.engine.hot_values.listed
+                counts["hot_value_bytes"] = node.engine.hot_values.used_bytes
             if node.engine.reuse.is_on:
                 counts["reuse_refused"] = node.engine.reuse.refused
                 counts["reuse_turns"] = node.engine.reuse.turns

@@ -14,6 +14,7 @@ away (or are being put there), 32-63 version.
 """
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memcpy
 
 
 cdef enum SlotState:
@@ -35,6 +36,7 @@ cdef enum:
     MAX_CELLS_PER_PAGE = 1022
     CELL_CLASSES = 54
     MAX_CELL_BYTES = 32704
+    SUFFIX_BYTES = 8           # by which the keys of a pair differ
     CELL_UNITS = 2045          # MAX_CELL_BYTES / 16 + 1
     MAX_PAGES = 4194303        # 2**PAGE_BITS - 1
     MAX_FRONT_ENDS = 64
@@ -198,3 +200,12 @@ cdef inline int64_t cell_lease_ms(CellHeader *header) noexcept nogil:
     if header.flags & CELL_HAS_LEASE:
         return (<int64_t *>(<char *>header + sizeof(CellHeader) + (8 if header.flags & CELL_HAS_EXPIRY else 0)))[0]
     return 0
+
+# "metadata" and "kv_bytes", as a little-endian machine reads them.
+cdef inline bint is_half(const char *key, uint32_t key_bytes) noexcept nogil:
+    """Whether a key is one of two that belong together, as LMCache stores a block under <key>metadata and <key>kv_bytes."""
+    cdef uint64_t suffix
+    if key_bytes <= SUFFIX_BYTES:
+        return False
+    memcpy(&suffix, key + key_bytes - SUFFIX_BYTES, SUFFIX_BYTES)
+    return suffix == <uint64_t>0x617461646174656D or suffix == <uint64_t>0x73657479625F766B

@@ -120,7 +120,7 @@ async def handle_command_getkeys(client: ClientState, server: ServerState, args:
     return [line[position] for position in spec.key_positions(len(line))]
 
 
-@handles("client|help", "command|help", "config|help")
+@handles("client|help", "command|help", "config|help", "object|help")
 async def handle_help(client: ClientState, server: ServerState, args: list[bytes]) -> Reply:
     """HELP of a container: what the table says of its subcommands."""
     container = lookup(args[0])

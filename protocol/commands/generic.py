@@ -15,7 +15,40 @@ _SUM = ("request_policy:multi_shard", "response_policy:agg_sum")
 _PER_KEY = "O(N) for N keys"
 _EXPIRY_CONDITIONS = "[NX | XX | GT | LT]"
 
+_OBJECT_KEY = (KeySpec(("RO",), first=2),)
+_VARIES = ("nondeterministic_output",)
+_OBJECT = (
+    CommandSpec(
+        "object|encoding", 3, ("readonly",), "generic", "2.2.3", "How Redis would keep the value in memory.", "key",
+        keys=_OBJECT_KEY, categories=_KEYSPACE, tips=_VARIES, status="partial",
+        note="a long value is raw and a short one embstr, whatever made it",
+    ),
+    CommandSpec(
+        "object|freq", 3, ("readonly",), "generic", "4.0.0", "The counter of the lfu policies.", "key",
+        keys=_OBJECT_KEY, categories=_KEYSPACE, tips=_VARIES,
+    ),
+    CommandSpec("object|help", 2, ("loading", "stale"), "generic", "6.2.0", "The subcommands of OBJECT.", categories=_KEYSPACE),
+    CommandSpec(
+        "object|idletime", 3, ("readonly",), "generic", "2.2.3", "Seconds since the last access.", "key",
+        keys=_OBJECT_KEY, categories=_KEYSPACE, tips=_VARIES,
+    ),
+    CommandSpec(
+        "object|refcount", 3, ("readonly",), "generic", "2.2.3", "Always 1: values are not shared.", "key",
+        keys=_OBJECT_KEY, categories=_KEYSPACE, tips=_VARIES, status="partial", note="Redis shares the numbers below 10000",
+    ),
+)  # fmt: skip
+
 ROWS = (
+    CommandSpec(
+        "object",
+        -2,
+        (),
+        "generic",
+        "2.2.3",
+        "Facts about the value of a key.",
+        complexity="as the subcommand",
+        subcommands=_OBJECT,
+    ),
     CommandSpec(
         "del",
         -2,

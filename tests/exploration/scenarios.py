@@ -59,6 +59,7 @@ COLLECT = step("collect")
 WARM = ((0, step("write", b"w0")), (1, step("write", b"w1")))
 THERE = (*WARM, (0, step("write", K)))
 THERE_AND_KNOWN = (*THERE, (1, step("read", K)), (1, step("read", K)))
+THERE_AND_COPIED = (*THERE_AND_KNOWN, (1, step("read", K)), (1, step("read", K)))
 
 
 def keys_by_home(sets: int, count: int) -> list[list[bytes]]:
@@ -95,6 +96,16 @@ def scenario(name: str, why: str, setup: tuple[tuple[int, Step], ...], *scripts:
 
 scenario("set-set", "two inserts of one key: one slot remains", WARM, (step("write", K),), (step("write", K),))
 scenario("set-get", "a reader beside an insert", WARM, (step("write", K),), (step("read", K), step("read", K)))
+scenario("copy-set", "a reader's copy beside an overwrite", THERE_AND_COPIED, (step("write", K),), (step("read", K), step("read", K)))
+scenario("copy-del", "and beside a removal", THERE_AND_COPIED, (step("delete", K),), (step("read", K), step("read", K)))
+scenario(
+    "copy-del-set",
+    "the slot and the cell are used again, for the same key",
+    THERE_AND_COPIED,
+    (step("delete", K), COLLECT, step("write", K)),
+    (step("read", K),),
+    is_small=False,
+)
 scenario("get-del", "a reader beside a removal", THERE, (step("delete", K),), (step("read", K),))
 scenario("match-set", "a look for several beside an insert", THERE, (step("write", b"yek"),), (step("exists", K, b"yek"),))
 scenario("setnx-setnx", "exactly one winner", WARM, (step("write_nx", K),), (step("write_nx", K),))

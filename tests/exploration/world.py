@@ -25,6 +25,7 @@ CLIENT_SHIFT = 56  # a choice's key: front end above, the fabric's identity belo
 DOORBELL_SHIFT = 16  # of an identity: the doorbell above, the operation below
 STEP_BIT = 1 << 55  # of keys that are no operations: the beginning or the end of a step
 EXPIRY_MS = NOW_MS + 1_000_000
+HOT_VALUES_BYTES = 4 << 20  # room for copies of all values there are
 ADOPTION_TURNS = 4  # from the page table to what is free, where nobody else keeps a ticket from passing
 CONDITIONS = {"write": Condition.ALWAYS, "write_nx": Condition.NX, "write_xx": Condition.XX, "swap": Condition.ALWAYS}
 
@@ -106,7 +107,7 @@ class Registry:
 
 def small_store(pool: Pool, policy: str, registry: Registry | None = None, *, alone: bool = True) -> Store:
     """Return a store whose books are quickly made; with a ``registry`` it adopts what others leave."""
-    store = Store(Cluster([Node("", Engine(pool, location_entries=16), policy)]), policy)
+    store = Store(Cluster([Node("", Engine(pool, location_entries=16, hot_values_bytes=HOT_VALUES_BYTES), policy)]), policy)
     if registry is not None:
         store.share(registry, alone=alone)
     store.set_clock(NOW_MS)

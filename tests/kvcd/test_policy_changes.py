@@ -67,7 +67,7 @@ def chain(name: str, count: int) -> list[str | bytes]:
 @pytest.mark.parametrize("back", [False, True], ids=["stays", "and back"])
 @pytest.mark.parametrize("policy", ["allkeys-lru", "noeviction"])
 def test_a_chain_is_planned_to_its_end_whatever_policy_rules_by_then(policy: str, back: bool) -> None:
-    """At every doorbell of a PREFIX.SET into a full pool: what it says is there is there, and the next command finds order."""
+    """At every doorbell of a PREFIX.SET into a full pool: it is answered, and what it says is there is there."""
     uvloop.run(change_at_every_doorbell(policy, back=back))
 
 

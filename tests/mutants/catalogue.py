@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from tests.mutants import changing, dying, memory, reading, recovering, serving
+from tests.mutants import changing, dying, memory, reading, recovering, reusing, serving
 
-MUTANTS = (*reading.MUTANTS, *changing.MUTANTS, *memory.MUTANTS, *recovering.MUTANTS, *dying.MUTANTS, *serving.MUTANTS)
+MUTANTS = (*reading.MUTANTS, *changing.MUTANTS, *memory.MUTANTS, *recovering.MUTANTS, *dying.MUTANTS, *serving.MUTANTS, *reusing.MUTANTS)
 
 assert len({mutant.name for mutant in MUTANTS}) == len(MUTANTS)

@@ -17,6 +17,7 @@ MODEL = "tests/storage/test_model.py"
 RECLAIM_TESTS = "tests/storage/test_reclaim.py"
 CHANGE_TESTS = "tests/storage/test_change.py"
 WORDS_TESTS = "tests/storage/test_words.py"
+HOT_VALUES = "tests/storage/test_hot_values.py"
 PINNED = f"{STAGING}::test_a_pinned_value_outlives_everything_that_happens_to_its_key"
 
 MUTANTS = (
@@ -70,6 +71,8 @@ MUTANTS = (
         LOOKUP,
         "            return\n        emit_hazard(engine, batch, request)\n    cell_offset = engine.cell_offset(location, cell_class)\n"
         "    request.cell = <char *>allocate(batch, size)\n    request.cell_bytes = size\n"
+        "    if request.is_remembered and engine.hot_values is not None:\n"
+        "        emit(batch, OP_READ, engine.pool.counter_offset(request.hash_high), &request.counter, 8)\n"
         "    emit(batch, OP_READ, cell_offset, request.cell, size)\n",
         "            return\n    cell_offset = engine.cell_offset(location, cell_class)\n"
         "    request.cell = <char *>allocate(batch, size)\n    request.cell_bytes = size\n"
@@ -178,5 +181,45 @@ MUTANTS = (
         "        and memcmp(key, request.key, request.key_bytes) == 0\n",
         "",
         COLLISIONS,
+    ),
+    one(
+        "copy-not-proved",
+        "a copy is current only while the slot holds its word",
+        LOOKUP,
+        "        if request.checked_word != request.word or changes >",
+        "        if changes >",
+        f"{HOT_VALUES}::test_no_change_is_missed",
+    ),
+    one(
+        "copy-whose-version-came-round",
+        "a word proves nothing once its version may have come round",
+        LOOKUP,
+        "request.checked_word != request.word or changes > <int32_t>(engine.pool.word_format.version_mask >> 2):",
+        "request.checked_word != request.word:",
+        f"{HOT_VALUES}::test_a_value_may_change_as_often_as_its_version_has_values",
+    ),
+    one(
+        "copy-freed-while-sent",
+        "who sends a copy holds it",
+        LOOKUP,
+        "        copy.references += 1\n        request.copy = copy\n",
+        "        request.copy = copy\n",
+        f"{HOT_VALUES}::test_a_copy_that_gives_way_while_it_is_sent_stays_whole",
+    ),
+    one(
+        "copy-of-what-expired",
+        "a copy ends with its value",
+        LOOKUP,
+        "    if copy.expire_at_ms >= 0 and copy.expire_at_ms <= batch.now_ms:\n",
+        "    if False:\n",
+        f"{HOT_VALUES}::test_no_change_is_missed",
+    ),
+    one(
+        "copy-of-another-epoch",
+        "a flush makes copies void",
+        "storage/hot_values.pyx",
+        "            if value.epoch != epoch:\n",
+        "            if False:\n",
+        f"{HOT_VALUES}::test_no_change_is_missed",
     ),
 )

@@ -95,6 +95,26 @@ def test_redis_cli_speaks_with_it_as_with_redis(server: KvcdProcess) -> None:
         assert counts[b"location_cache_hits"] > 0
 
 
+def test_values_that_are_read_again_come_from_copies_until_they_change(server: KvcdProcess) -> None:
+    def copies(wire: Wire) -> tuple[int, int]:
+        stats = wire.call("PREFIX.STATS")
+        counts = dict(zip(stats[::2], stats[1::2], strict=True))
+        return counts[b"hot_value_hits"], counts[b"fabric_read_bytes"]
+
+    sizes = (4096, 60_000, 1_000_000)
+    with server.connect() as wire:
+        for version in range(3):
+            for size in sizes:
+                wire.call("SET", f"hot{size}", value(size, version))
+            for _ in range(4):
+                assert [wire.call("GET", f"hot{size}") for size in sizes] == [value(size, version) for size in sizes]
+            hits, read_bytes = copies(wire)
+            assert wire.call("PREFIX.GET", *(f"hot{size}" for size in sizes)) == [value(size, version) for size in sizes]
+            after = copies(wire)
+            assert after[0] == hits + len(sizes)
+            assert after[1] - read_bytes < 8192  # of a million: epochs, counters, heat
+
+
 @pytest.mark.parametrize("command", ["SET", "PREFIX.SET"])
 def test_values_of_every_size_come_back_whole(server: KvcdProcess, command: str) -> None:
     with server.connect() as wire:

@@ -27,7 +27,7 @@ def test_what_was_used_since_it_was_sampled_is_not_evicted(policy: str) -> None:
         assert finish(store.write(0, key, filler(PAGE_BYTES, number))).status == Status.OK
     store.set_clock(NOW_MS + 1_000_000)
     written = 0
-    while len(present(store)) > len(KEYS) - 2:  # with the second eviction there are more candidates than one sample
+    while len(present(store)) > len(KEYS) - 4:  # by then there are so many candidates that the next eviction samples none
         written += 1
         assert finish(store.write(0, b"new%d" % written, filler(PAGE_BYTES, 500 + written))).status == Status.OK
     there = present(store)
@@ -65,3 +65,18 @@ def test_a_sweep_leaves_what_was_written_behind_a_flush_that_it_has_not_heard_of
         assert finish(second.exists(0, [b"new"])) == [True]
         first.maintain(1000.0)
         assert finish(second.exists(0, [b"new"])) == [True]
+
+
+@pytest.mark.parametrize(("decay_minutes", "after"), [(1, [15, 15, 14, 5, 0]), (5, [15, 15, 15, 13, 0]), (0, [15, 15, 15, 15, 15])])
+def test_the_frequency_counter_decays_as_told(decay_minutes: int, after: list[int]) -> None:
+    """One less for each full decay time without an access."""
+    store = make_store("shm", policy="allkeys-lfu")
+    store.set_frequency(log_factor=0, decay_minutes=decay_minutes)
+    assert finish(store.write(0, b"k", b"v")).status == Status.OK
+    for _ in range(10):
+        finish(store.read(0, b"k"))
+    for minutes, expected in zip((0, 0.99, 1, 10, 1000), after, strict=True):
+        store.set_clock(NOW_MS + int(minutes * 60_000))
+        entry = finish(store.read(0, b"k", touch=False))
+        assert entry is not None
+        assert entry.frequency == expected, minutes
