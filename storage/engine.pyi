@@ -11,4 +11,6 @@ class Engine:
     allocator: PageAllocator
     number: int
     name: str | None
-    def __init__(self, pool: Pool, number: int = 0, name: str | None = None, location_entries: int = 65536, hot_values_bytes: int = 0) -> None: ...
+    def __init__(
+        self, pool: Pool, number: int = 0, name: str | None = None, location_entries: int = 65536, hot_values_bytes: int = 0
+    ) -> None: ...
