@@ -22,7 +22,7 @@ RELEASE := build/release.stamp
 DEBUG := build/debug.stamp
 TEST_PACKAGES := build/test-packages.stamp
 
-.PHONY: help serve build debug test test-long mutants crash-run soak check docs bench bench-lmcache bench-restart bench-workers docker-test clean distclean
+.PHONY: help serve build debug test test-long mutants crash-run soak check docs bench bench-lmcache bench-restart bench-hit-ratio bench-workers docker-test clean distclean
 
 help: ## this list
 	@echo "kvcd: make TARGET"
@@ -70,6 +70,9 @@ bench-lmcache: $(RELEASE) $(TEST_PACKAGES) ## LMCache's connectors against kvcd 
 
 bench-restart: $(RELEASE) $(TEST_PACKAGES) ## from SIGKILL to the first GET that hits, beside redis-server loading its RDB
 	@$(RUN)/python -m bench.restart $(ARGS)
+
+bench-hit-ratio: $(RELEASE) $(TEST_PACKAGES) ## hit ratios of kvcd and redis-server with the same memory, beside the simulator's
+	@$(RUN)/python -m bench.hit_ratio $(ARGS)
 
 bench-workers: $(RELEASE) $(TEST_PACKAGES) ## throughput and processor time with 1, 2, 3 workers
 	@$(RUN)/python -m bench.workers $(ARGS)

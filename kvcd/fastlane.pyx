@@ -58,10 +58,11 @@ from storage.words cimport SUFFIX_BYTES, Heat, is_half
 from kvcd.commands.arguments import BUSY, INDEX_FULL, OUT_OF_MEMORY
 
 cdef enum:
-    RUN_REQUESTS = 1024        # requests of one run
+    RUN_REQUESTS = 1024        # requests of one run of several commands
     RUN_COMMANDS = 256         # commands of one run: bounds what one run can answer
     KEYS_PER_COMMAND = 768     # a command with more goes to the slow lane, which cuts it
-    TOUCHED_SLOTS = 4096       # power of two, several times RUN_REQUESTS
+    CHAIN_KEYS = 1536          # the same of PREFIX.MATCH and PREFIX.SET: in the slow lane nobody knows what a long chain is worth
+    TOUCHED_SLOTS = 4096       # power of two, several times RUN_REQUESTS and CHAIN_KEYS
     KEY_BYTES_LIMIT = 16384
     BLOCKS_PER_RANK = 16       # of a chain, that count as used at the same millisecond: a long chain must not seem old at its end
     CHAIN_LIMIT = 4096         # blocks of one chain that a connection's commands are taken for
@@ -157,7 +158,7 @@ cdef class FastLane:
     def __cinit__(self, Store store):
         self.store = store
         self.cluster = store.cluster
-        self.batch = Batch(RUN_REQUESTS, store.cluster.node_count)
+        self.batch = Batch(CHAIN_KEYS + 1, store.cluster.node_count)
         self.pending = <Pending *>malloc(RUN_COMMANDS * sizeof(Pending))
         self.touched = <uint64_t *>calloc(TOUCHED_SLOTS, 8)
         if self.pending == NULL or self.touched == NULL:
@@ -233,8 +234,8 @@ cdef class FastLane:
         cdef uint32_t before = self.batch.count
         if command == COMMAND_NONE or parser.args[0].staged:
             return NOT_FAST
-        if self.pending_count == RUN_COMMANDS or self.batch.count + <uint32_t>parser.argc > RUN_REQUESTS:
-            return RUN_FIRST if self.pending_count else NOT_FAST
+        if self.pending_count == RUN_COMMANDS or (self.pending_count and self.batch.count + <uint32_t>parser.argc > RUN_REQUESTS):
+            return RUN_FIRST
         if command == COMMAND_GET:
             if parser.argc != 2:
                 return NOT_FAST
@@ -283,7 +284,7 @@ cdef class FastLane:
         """One request for each argument after the name."""
         cdef Request *request
         cdef int i
-        if parser.argc < 2 or parser.argc > KEYS_PER_COMMAND:
+        if parser.argc < 2 or parser.argc - 1 > (CHAIN_KEYS if command == COMMAND_PREFIX_MATCH else KEYS_PER_COMMAND):
             return NOT_FAST
         for i in range(1, parser.argc):
             if parser.args[i].length > KEY_BYTES_LIMIT or parser.args[i].staged:
@@ -515,7 +516,7 @@ cdef class FastLane:
             else:
                 break
         first = i
-        if first >= parser.argc or (parser.argc - first) % 2 or parser.argc - first > 2 * KEYS_PER_COMMAND:
+        if first >= parser.argc or (parser.argc - first) % 2 or parser.argc - first > 2 * CHAIN_KEYS:
             return NOT_FAST
         for i in range(first, parser.argc, 2):
             if parser.args[i].length > KEY_BYTES_LIMIT or parser.args[i].staged:

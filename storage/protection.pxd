@@ -16,7 +16,7 @@ cdef class LookupProtection:
     cdef uint32_t window_ms      # lookup-protection-ms; 0: off
     cdef double share            # of the limit, at most
     cdef uint32_t cutoff_ms      # how long ago a look-up may be that protects; the window, or less where more than the share would be protected
-    cdef double ages[AGES]       # bytes seen, by the age of their look-up
+    cdef double ages[AGES]       # bytes seen, by the logarithm of how long ago their look-up was
     cdef double drawn            # blocks
     cdef uint32_t asked          # how often since the last survey
     cdef void set_limits(self, uint32_t window_ms, double share) noexcept nogil

@@ -6,6 +6,7 @@ bytes have such a mark, and how old it is. Where they are more than their share,
 anywhere, and a storm of look-ups protects no more than the share.
 """
 
+from libc.math cimport exp2, log2
 from libc.stdint cimport uint32_t
 from libc.string cimport memset
 
@@ -13,6 +14,7 @@ from storage.words cimport LOOKED_UP, Heat
 
 cdef enum:
     EVICTIONS_A_SURVEY = 16
+    AGES_PER_OCTAVE = 3      # a small pool may turn over in some milliseconds, of which a share is wanted as well: AGES reach to 40 minutes
     LEAST_BLOCKS = 2         # protected in any pool: a share of very few would be none
 
 
@@ -52,7 +54,7 @@ cdef class LookupProtection:
             if age > <uint32_t>0x80000000:
                 age = 0
             if age < self.window_ms:
-                self.ages[<uint32_t>(<double>age * AGES / self.window_ms)] += size_bytes
+                self.ages[<uint32_t>(AGES_PER_OCTAVE * log2(1.0 + age))] += size_bytes
 
     cdef void reckon(self, uint32_t drawn, uint32_t blocks, double limit_bytes) noexcept nogil:
         """How old a look-up may be for its block to be among the share of ``limit_bytes``: ``drawn`` of ``blocks`` were looked at.
@@ -60,14 +62,18 @@ cdef class LookupProtection:
         What was drawn counts half from now on.
         """
         cdef double allowed = self.share if self.share * blocks > LEAST_BLOCKS or blocks == 0 else <double>LEAST_BLOCKS / blocks
-        cdef double sum = 0
+        cdef double sum = 0, youngest, oldest
         cdef uint32_t i
         self.drawn += drawn
         allowed *= limit_bytes * self.drawn / (blocks if blocks else 1)
         self.cutoff_ms = self.window_ms
         for i in range(AGES):
             if sum + self.ages[i] > allowed:
-                self.cutoff_ms = <uint32_t>((i + (allowed - sum) / self.ages[i]) * self.window_ms / AGES)
+                youngest = exp2(<double>i / AGES_PER_OCTAVE) - 1.0
+                oldest = exp2(<double>(i + 1) / AGES_PER_OCTAVE) - 1.0
+                self.cutoff_ms = <uint32_t>(youngest + (allowed - sum) / self.ages[i] * (oldest - youngest))
+                if self.cutoff_ms > self.window_ms:
+                    self.cutoff_ms = self.window_ms
                 break
             sum += self.ages[i]
         for i in range(AGES):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -72,6 +73,16 @@ def test_the_simulator_tells_the_servers_hit_ratio(servers: Servers, tmp_path: P
     assert (played.refused_blocks > 0) is (mode is Mode.PREFIX)
     expected = simulate(requests, policy="allkeys-prefix", capacity=played.blocks_held, mode=mode)
     assert abs(played.block_hit_ratio - expected.block_hit_ratio) < TOLERANCE
+
+
+@pytest.mark.parametrize("mode", list(Mode))
+def test_a_pool_that_turns_over_in_milliseconds_keeps_what_was_used_lately(servers: Servers, tmp_path: Path, mode: Mode) -> None:
+    """A window of chains that moves on: what LRU is made for, in few pages and as fast as it goes."""
+    source = random.Random(1)
+    chains = [number // 4 + source.randrange(22) for number in range(1_500)]
+    requests = [Request(number, 512 * 16, 1, tuple(range(chain * 16, chain * 16 + 16))) for number, chain in enumerate(chains)]
+    played = replay(servers, tmp_path, requests, mode, memory_mib=1)
+    assert played.block_hit_ratio >= better_lru(requests, played.blocks_held) - TOLERANCE
 
 
 @pytest.mark.long

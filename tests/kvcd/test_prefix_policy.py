@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tests.servers import Servers
+from tests.wire import Wire
 
 VALUE_BYTES = 40_000
 
@@ -37,3 +38,39 @@ def test_a_new_chain_does_not_push_out_what_is_used(servers: Servers) -> None:
         for number in range(50):
             assert wire.call("SET", f"plain{number}", b"p" * VALUE_BYTES) == b"OK"
             assert wire.call("EXISTS", f"plain{number}") == 1
+
+
+def test_plain_clients_tell_parents_by_the_order_of_what_they_store(servers: Servers) -> None:
+    """EXISTS from the head until the first block that is missing, then SET for what is missing; both keys of a pair are one block."""
+    with servers.kvcd(pool_size="48mb") as server, server.connect() as wire, server.connect() as other:
+        for number in range(3):
+            assert wire.call("EXISTS", f"a{number}") == 0
+            assert wire.call("SET", f"a{number}", "v") == b"OK"
+        for number in range(3):
+            assert other.call("EXISTS", f"a{number}") == 1
+        assert other.call("EXISTS", "a3") == 0
+        for number in range(3):
+            assert other.call("GET", f"a{number}") == b"v"
+        for number in range(3, 6):
+            assert other.call("SET", f"a{number}", "v") == b"OK"
+        info = [facts(wire, f"a{number}") for number in range(3, 6)]
+        assert [(each["parent"], each["depth"]) for each in info] == [(b"a2", 3), (b"a3", 4), (b"a4", 5)]
+        for number in range(3):
+            assert wire.call("EXISTS", f"b{number}metadata") == 0
+        for number in range(3):
+            assert wire.call("SET", f"b{number}kv_bytes", "v") == b"OK"
+            assert wire.call("SET", f"b{number}metadata", "v") == b"OK"
+        assert [facts(wire, f"b{number}{half}")["depth"] for number in range(3) for half in ("kv_bytes", "metadata")] == [0, 0, 1, 1, 2, 2]
+        assert other.call("SET", "alone", "v") == b"OK"
+        assert other.call("CONFIG", "SET", "chain-inference", "no") == b"OK"
+        assert wire.call("EXISTS", "c0") == 0
+        assert wire.call("SET", "c0", "v") == b"OK"
+        assert wire.call("SET", "c1", "v") == b"OK"
+        assert facts(wire, "c1")["depth"] == 0
+
+
+def facts(wire: Wire, key: str) -> dict[str, object]:
+    """PREFIX.INFO as a dictionary."""
+    reply = wire.call("PREFIX.INFO", key)
+    assert isinstance(reply, list)
+    return {name.decode(): value for name, value in zip(reply[::2], reply[1::2], strict=True)}

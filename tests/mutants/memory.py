@@ -195,8 +195,8 @@ MUTANTS = (
         "evicts-what-was-just-used",
         "a candidate that was used since it was sampled is not cold",
         POLICY,
-        "self.rule == RULE_REUSE) and candidate.last_ms and (",
-        "self.rule == RULE_REUSE) and False and (",
+        "            if looks and victims[i].score and victims[i].last_ms and (",
+        "            if looks and False and (",
         POLICY_TESTS,
     ),
     one(

@@ -71,6 +71,8 @@ MUTANTS = (
         LOOKUP,
         "            return\n        emit_hazard(engine, batch, request)\n    cell_offset = engine.cell_offset(location, cell_class)\n"
         "    request.cell = <char *>allocate(batch, size)\n    request.cell_bytes = size\n"
+        "    if request.is_remembered and engine.hot_values is not None:\n"
+        "        emit(batch, OP_READ, engine.pool.counter_offset(request.hash_high), &request.counter, 8)\n"
         "    emit(batch, OP_READ, cell_offset, request.cell, size)\n",
         "            return\n    cell_offset = engine.cell_offset(location, cell_class)\n"
         "    request.cell = <char *>allocate(batch, size)\n    request.cell_bytes = size\n"

@@ -7,7 +7,6 @@ from tests.mutants.mutant import one
 REUSE = "storage/reuse.pyx"
 POLICY = "storage/policy.pyx"
 CHANGE = "storage/change.pyx"
-LOOKUP = "storage/lookup.pyx"
 REUSE_TESTS = "tests/storage/test_reuse.py"
 CHANGES_TESTS = "tests/storage/test_policy_changes.py"
 PREFIX_TESTS = "tests/kvcd/test_prefix_policy.py"
@@ -23,7 +22,7 @@ MUTANTS = (
         REUSE,
         "                self.note_clock(seen)\n        self.moment = self.clock",
         "                pass\n        self.moment = self.clock",
-        CLOCK,
+        f"{REUSE_TESTS}::test_what_others_accessed_is_known_with_the_next_batch",
     ),
     one(
         "accesses-told-to-nobody",
@@ -79,15 +78,7 @@ MUTANTS = (
         REUSE,
         "            self.tick = <int64_t>(self.clock >> self.shift)\n            self.size_ghosts()\n",
         "            self.tick = <int64_t>(self.clock >> self.shift)\n",
-        REMEMBERED,
-    ),
-    one(
-        "look-ups-count-as-accesses",
-        "a block is not worth more because somebody asked whether it is there",
-        LOOKUP,
-        "    if request.flags & WANT_GHOST and engine.reuse.is_on:",
-        "    engine.reuse.clock += 1\n    if request.flags & WANT_GHOST and engine.reuse.is_on:",
-        REUSE_TESTS,
+        f"{REUSE_TESTS}::test_what_goes_before_the_first_look_at_the_capacity_is_remembered_too",
     ),
     one(
         "unknown-from-before-is-worth-keeping",
@@ -103,7 +94,7 @@ MUTANTS = (
         REUSE,
         "            self.evicted_at = self.pending = 0\n",
         "",
-        CHANGES_TESTS,
+        f"{REUSE_TESTS}::test_nothing_is_left_of_what_was_learned_before_another_policy",
     ),
     one(
         "stale-candidates-are-taken",
@@ -120,14 +111,6 @@ MUTANTS = (
         "        self.engine.reuse.refused += refused\n        return refused",
         "        return False",
         f"{PREFIX_TESTS}::test_a_new_chain_does_not_push_out_what_is_used",
-    ),
-    one(
-        "admission-of-one-alone",
-        "each block of a chain is weighed against another victim",
-        POLICY,
-        "            if self.pool_count <= admitted:\n                break",
-        "            admitted = 0\n            if self.pool_count <= admitted:\n                break",
-        PREFIX_TESTS,
     ),
     one(
         "an-expiry-needs-room",

@@ -9,6 +9,7 @@ import pytest
 from storage.cluster import Cluster, Node
 from storage.engine import Engine
 from storage.fabric.sim import SimulatedFabric
+from storage.interface import Status
 from storage.pool import Pool, PoolError
 from storage.recovery import recover_node
 from storage.store import Store
@@ -29,9 +30,9 @@ def make_node(number: int, names: tuple[str, ...] = NAMES, fabric: SimulatedFabr
     return Node(names[number], Engine(pool, number, names[number]), "noeviction")
 
 
-def make_cluster(count: int = 3) -> Store:
+def make_cluster(count: int = 3, policy: str = "noeviction") -> Store:
     names = NAMES[:count]
-    store = Store(Cluster([make_node(number, names) for number in range(count)]), "noeviction")
+    store = Store(Cluster([make_node(number, names) for number in range(count)]), policy)
     store.set_clock(NOW_MS)
     return store
 
@@ -184,3 +185,21 @@ def test_another_list_is_refused_with_both() -> None:
     with pytest.raises(PoolError, match="made as node memory-1:7400"):
         Pool.attach(fabric_of(store, 0), 1, NAMES[1], NAMES[:2])
     Pool.attach(fabric_of(store, 0), 1, NAMES[0], (NAMES[1], NAMES[0]))
+
+
+def test_two_keys_that_belong_together_lie_together_and_leave_together() -> None:
+    """Whatever chooses their node is what they have in common."""
+    store = make_cluster(policy="allkeys-random")
+    homes = [[home_of(store, b"block%d" % number + suffix) for suffix in (b"metadata", b"kv_bytes")] for number in range(200)]
+    assert all(first == second for first, second in homes)
+    assert {first for first, _ in homes} == {0, 1, 2}
+    blocks = 0
+    while store.counters()["evicted"] < 200:
+        for suffix, length in ((b"kv_bytes", 60_000), (b"metadata", 28)):
+            assert finish(store.write(0, b"block%d" % blocks + suffix, bytes(length))).status == Status.OK
+        blocks += 1
+    alone = 0
+    for number in range(blocks):
+        entries = finish(store.read_many(0, [b"block%d" % number + suffix for suffix in (b"metadata", b"kv_bytes")], touch=False))
+        alone += (entries[0] is None) != (entries[1] is None)
+    assert alone <= 3

@@ -96,3 +96,37 @@ def test_policies_change_while_values_are_there() -> None:
     assert store.reuse_facts() == {}
     put(store, *(b"last%d" % number for number in range(100)))
     assert store.memory()["damaged"] == 0
+
+
+def test_what_others_accessed_is_known_with_the_next_batch() -> None:
+    """Not only when there is something to tell: the age of a block is counted in everybody's accesses."""
+    first = make_store("shm", policy="allkeys-prefix", pages=140, index_entries=7 * 200)
+    second = second_store(first, policy="allkeys-prefix")
+    put(first, b"a")
+    first.maintain(5.0)  # who else is there is looked up in the background
+    before = first.reuse_facts()["clock"]
+    put(second, *(b"b%d" % number for number in range(96)))
+    assert get(first, b"a")
+    assert first.reuse_facts()["clock"] >= before + 96
+
+
+def test_what_goes_before_the_first_look_at_the_capacity_is_remembered_too() -> None:
+    """Places for ghosts are there with the first eviction, not with the next turn of background work."""
+    store = make_store("shm", policy="allkeys-prefix", pages=70, index_entries=7 * 100)
+    put(store, *(b"k%d" % number for number in range(160)))
+    gone = [b"k%d" % number for number in range(160) if not present(store, [b"k%d" % number])]
+    before = store.reuse_facts()["bodies_back"]
+    put(store, *gone[-20:])
+    assert store.reuse_facts()["bodies_back"] - before >= 15
+
+
+def test_nothing_is_left_of_what_was_learned_before_another_policy() -> None:
+    """Switched on again it begins as in an empty pool: its first eviction guesses the median interval from the capacity."""
+    store = make_store("shm", policy="allkeys-prefix", pages=70, index_entries=7 * 100)
+    put(store, *(b"k%d" % number for number in range(160)))
+    store.set_policy("allkeys-lru")
+    store.set_policy("allkeys-prefix")
+    facts = store.reuse_facts()
+    assert (facts["median_interval"], facts["bodies_made"], facts["duel"]) == (1.0, 0.0, 0.0)
+    put(store, *(b"new%d" % number for number in range(20)))
+    assert store.reuse_facts()["median_interval"] > 30
