@@ -97,7 +97,7 @@ def serve(arguments: list[str], program: str = "kvcd serve", *, log_format: str 
             if config.workers > 1:
                 from kvcd.supervisor import run
             else:
-                from kvcd.server import run
+                from kvcd.alone import run
 
             return run(config)
     except ConfigError as error:

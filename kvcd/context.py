@@ -63,6 +63,7 @@ class ClientState(Protocol):
     descriptor: int
     created_at_ms: int
     last_interaction_ms: int
+    stalled_since_ms: int  # when what waits to be sent last moved
     last_command: str  # full name as the table has it ("get", "client|list"), "NULL" before the first
     net_input_bytes: int
     net_output_bytes: int

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
 import signal
 import socket
 import sys
@@ -13,36 +11,30 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
-import uvloop
-
 from kvcd import logs
 from kvcd.access_control import AccessControl
-from kvcd.access_file import load_users
 from kvcd.channel import Message
-from kvcd.client_memory import too_many
+from kvcd.client_limits import ClientLimits
 from kvcd.command_names import CommandNames
 from kvcd.commands import ANSWERS
 from kvcd.commands.client import describe
 from kvcd.commands.registry import Answering
-from kvcd.config import Config, available_memory_bytes
+from kvcd.config import Config
 from kvcd.context import ClientState, ServerState, SlowReason
-from kvcd.daemon import tell_supervisor
 from kvcd.database_order import DatabaseOrder
-from kvcd.directive import ConfigError, Percent
+from kvcd.directive import ConfigError
 from kvcd.fastlane import FastLane
 from kvcd.listeners import Use, possible_clients, raise_descriptor_limit, remove_unix_socket, serve_unix, service_sockets, unix_listener
-from kvcd.modes import ServerModes, client_class
-from kvcd.output_limits import OutputWatch
-from kvcd.persistence import Persistence, SnapshotError
-from kvcd.run_times import NEVER_NS
+from kvcd.modes import ServerModes
+from kvcd.persistence import Persistence
 from kvcd.service import SAVE_AT_END, Service
 from kvcd.session import Hub, Session
+from kvcd.slow_watch import SlowWatch
 from kvcd.statistics import Statistics
 from kvcd.users import DEFAULT_USER, Users
 from storage.database_order import read_order, write_order
 from storage.fabric import waiting
 from storage.opening import OpenedPool, open_pool
-from storage.pool import PoolError
 from storage.recovery import recover
 from storage.store import Store
 
@@ -50,11 +42,9 @@ if TYPE_CHECKING:
     from kvcd.remote_nodes import RemoteNodes
     from kvcd.tls_listeners import TlsListeners
 
-EACH_COMMAND_BELOW_US = 100  # a slow log that wants such short ones wants to know each of them, not which run it was in
 MAINTENANCE_SHARE = 0.02  # of the time, for expiry and other work of the store; ten times that while much has expired
 EVICTION_SLICE_MS = 0.5  # of eviction ahead of need between two turns of the event loop
 URGENT_PAUSE_S = 0.02  # between two turns of background work while there is more of it
-EXIT_FAILURE = 1
 
 
 class Server:
@@ -78,7 +68,6 @@ class Server:
         self.executable = sys.executable
         self.config_file = config.file or ""
         self.expires_in_background = True
-        self._clients_evicted = 0
         self.persistence = Persistence(config, logs.get_logger("persistence"), lambda: self.changes() + service.changes_elsewhere)
         self.persistence.on_change = lambda _state: self._refuse_writes()
         self.persistence.on_own_change = lambda: service.tell_saves(self.persistence.state())
@@ -88,7 +77,6 @@ class Server:
         self._is_urgent = False
         self._is_evicting = False
         self._listeners: list[asyncio.AbstractServer | TlsListeners] = []
-        self._output_watches = {name: OutputWatch() for name in ("normal", "pubsub", "slave")}
         self._operations = (0, time.monotonic())
         self._operations_per_second = 0
         self._stopping = asyncio.Event()
@@ -114,7 +102,7 @@ class Server:
         """Return the session layer's counts since the start."""
         return {
             **self._hub.counters(),
-            "clients_evicted": self._clients_evicted,
+            "clients_evicted": self._client_limits.evicted,
             "operations_per_second": self._operations_per_second,
         }
 
@@ -169,6 +157,8 @@ class Server:
         self._hub = Hub(self, FastLane(self._store), asyncio.get_running_loop(), logs.get_logger("session"))
         self._hub.next_id = self.service.placement.first_client_id
         self.modes = ServerModes(self, self._hold_back)
+        self.slow_watch = SlowWatch(config, self.statistics, self._hub.times, self._hold_back)
+        self._client_limits = ClientLimits(config, self._hub.clients, self.log, workers=self.service.placement.workers)
         self._follow_order()
         self._apply_limits()
         for name in ("lfu-log-factor", "lfu-decay-time"):
@@ -188,8 +178,7 @@ class Server:
         for name in ("save", "stop-writes-on-bgsave-error"):
             config.on_change(name, lambda _value: asyncio.get_running_loop().call_soon(self._refuse_writes))
         for name in ("slowlog-log-slower-than", "slowlog-max-len", "latency-monitor-threshold", "latency-tracking"):
-            config.on_change(name, lambda _value: asyncio.get_running_loop().call_soon(self._watch_times))
-        self._watch_times()
+            config.on_change(name, lambda _value: asyncio.get_running_loop().call_soon(self.slow_watch.follow_configuration))
         config.on_change("maxmemory-policy", lambda value: self._store.set_policy(str(value)))
         self.service.attach(self, on_client_count=self._limit_clients)
         self.modes.attach(self.service.channel)
@@ -266,30 +255,6 @@ class Server:
             self._hub.slow_reasons |= reason
         else:
             self._hub.slow_reasons &= ~reason
-
-    def _watch_times(self) -> None:
-        """Take over the directives about what is slow, for both lanes."""
-        config, statistics, times = self.config, self.statistics, self._hub.times
-        slow_log = statistics.slow_log
-        slow_log.threshold_us, slow_log.longest = config.number("slowlog-log-slower-than"), config.number("slowlog-max-len")
-        slow_log.trim()
-        statistics.latency.threshold_ms = config.number("latency-monitor-threshold")
-        statistics.tracks_latency = times.in_histogram = config.flag("latency-tracking")
-        limits_us = [slow_log.threshold_us] if slow_log.threshold_us >= 0 else []
-        if statistics.latency.threshold_ms:
-            limits_us.append(statistics.latency.threshold_ms * 1000)
-        times.slow_ns = min(min(limits_us) * 1000, NEVER_NS) if limits_us else NEVER_NS
-        self._hold_back(SlowReason.SLOW_LOG, 0 <= slow_log.threshold_us < EACH_COMMAND_BELOW_US)
-
-    def note_slow_run(self, client: ClientState, command: str, key: bytes | None, count: int, duration_ns: int) -> None:
-        """A run of the fast lane took long: which of its commands did is not known, so the first stands for all."""
-        words = [command.upper().encode(), *([] if key is None else [key])]
-        if count > 1:
-            words.append(b"... (%d more commands in one pipeline)" % (count - 1))
-        duration_us, at_s = duration_ns // 1000, self.now_ms() // 1000
-        if 0 <= self.statistics.slow_log.threshold_us <= duration_us:
-            self.statistics.slow_log.note(words, duration_us=duration_us, at_s=at_s, address=client.address, name=client.name)
-        self.statistics.latency.note("fast-command", duration_ms=duration_us // 1000, at_s=at_s)
 
     def _apply_limits(self) -> None:
         """Take over the directives that bound memory and clients."""
@@ -375,18 +340,7 @@ class Server:
                 waiting.run(self._maintain, budget_ms)
         self.persistence.tick()
         self._hub.check_waiting()
-        self._close_slow_readers()
-        for number in too_many(self._hub.clients, self._client_limit_bytes()):
-            self._clients_evicted += 1
-            self.log.warning("closing the largest client: all together hold more than maxmemory-clients", client=number)
-            self._hub.clients[number].kill()
-        idle_limit_ms = self.config.number("timeout") * 1000
-        if idle_limit_ms:
-            oldest_ms = self.now_ms() - idle_limit_ms
-            for client in list(self._hub.clients.values()):
-                # Redis spares subscribers: they may have nothing to say.
-                if max(client.last_interaction_ms, client.stalled_since_ms) < oldest_ms and client_class(client) != "pubsub":
-                    client.kill()
+        self._client_limits.enforce(self.now_ms(), has_listeners=self.modes.has_listeners)
         self.service.tell_clients(len(self._hub.clients))
         calls = self._hub.calls() + self.statistics.total_calls
         now_s = time.monotonic()
@@ -395,32 +349,6 @@ class Server:
             self._operations = (calls, now_s)
             self.service.report(self)
             self.service.tell_changes(self.changes())
-
-    def _client_limit_bytes(self) -> int:
-        """What `maxmemory-clients` leaves the clients of this worker; 0 is no limit."""
-        limit = self.config["maxmemory-clients"]
-        if isinstance(limit, Percent):
-            limit = limit.of(self.config.number("maxmemory"))
-        assert isinstance(limit, int)
-        return limit // self.service.placement.workers
-
-    def _close_slow_readers(self) -> None:
-        """Close who leaves more unread than client-output-buffer-limit allows its class."""
-        clients = self._hub.clients
-        classes: dict[str, dict[int, ClientState]] = {"normal": clients, "pubsub": {}, "slave": {}}
-        if self.modes.has_listeners:
-            classes["normal"] = {}
-            for number, client in clients.items():
-                classes[client_class(client)][number] = client
-        for name, members in classes.items():
-            for number in self._output_watches[name].too_slow(members, self.config.output_limit(name), self.now_ms()):
-                slow = clients[number]
-                self.log.warning(
-                    "closing a client that does not read its replies (client-output-buffer-limit)",
-                    client=number,
-                    unread_bytes=slow.pending_output_bytes,
-                )
-                slow.kill()
 
     def _evict_soon(self) -> None:
         """Few pages are free: make room in the loop's next turn, when the command that took them is answered."""
@@ -556,57 +484,3 @@ async def serve(
         saved = await server.finish()
     server.close_pool()
     return saved
-
-
-async def _serve_alone(config: Config) -> int:
-    """The whole service in this process."""
-    log = logs.get_logger("server")
-
-    def announce(server: Server) -> None:
-        log.notice("Server initialized")
-        log.notice(
-            "Ready to accept connections",
-            port=server.port,
-            pid=os.getpid(),
-            pool=config.string("pool"),
-            pool_bytes=server.store.memory()["pool_bytes"],
-            memory_bytes=available_memory_bytes(),
-        )
-        tell_supervisor(config, "READY=1")
-
-    try:
-        async with contextlib.AsyncExitStack() as opened:
-            on_ready: Callable[[Server], object] = announce
-            if config.number("admin-port"):
-                on_ready = await _open_admin_port(config, opened, announce)
-            users = load_users(config)
-            saved = await serve(config, Service(), users, on_ready=on_ready, on_stop=lambda: tell_supervisor(config, "STOPPING=1"))
-    except (PoolError, SnapshotError, OSError) as error:
-        log.warning("cannot start", reason=str(error))
-        sys.stderr.write(f"kvcd: {error}\n")
-        return EXIT_FAILURE
-    log.notice("stopped; bye")
-    return 0 if saved else EXIT_FAILURE
-
-
-async def _open_admin_port(
-    config: Config, opened: contextlib.AsyncExitStack, announce: Callable[[Server], object]
-) -> Callable[[Server], object]:
-    """Open the admin port; what is returned shows the server there, and announces it."""
-    from kvcd.admin import AdminServer  # only who has that port needs what it imports
-    from kvcd.service_view import ProcessView
-
-    admin = AdminServer(config)
-    opened.push_async_callback(admin.close)
-    await admin.open()
-
-    def show(server: Server) -> None:
-        admin.show(ProcessView(server))
-        announce(server)
-
-    return show
-
-
-def run(config: Config) -> int:
-    """Serve until SIGTERM or SIGINT; the exit status. Raises ConfigError for a configuration that cannot work."""
-    return uvloop.run(_serve_alone(config))

@@ -675,8 +675,10 @@ cdef class Session:
         if self.hub.run_began_ns:
             self.hub.run_began_ns = ended_ns
         if self.hub.times.note(lane.pending, count, duration_ns):
-            first_key = PyBytes_FromStringAndSize(key, key_bytes) if key != NULL else None
-            self.hub.server.note_slow_run(self, _FAST_NAMES[lane.pending[0].command], first_key, count, duration_ns)
+            words = [_FAST_NAMES[lane.pending[0].command].upper().encode()]
+            if key != NULL:
+                words.append(PyBytes_FromStringAndSize(key, key_bytes))
+            self.hub.server.slow_watch.note_run(self, words, count, duration_ns, self.hub.now_ms)
         if chunks:
             self._queue_chunks(chunks)
         elif lane.out.length > 1048576:

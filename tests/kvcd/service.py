@@ -47,6 +47,7 @@ class PlainClient:
     descriptor: int = 8
     created_at_ms: int = 0
     last_interaction_ms: int = 0
+    stalled_since_ms: int = 0
     last_command: str = "NULL"
     net_input_bytes: int = 0
     net_output_bytes: int = 0

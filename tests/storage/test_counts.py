@@ -199,8 +199,8 @@ def test_set_over_an_old_value(kind: str) -> None:
     # Sets; the old head and the slot; cell and CAS, between both halves of the change counter where others remember locations;
     # heat. On shared memory one look at who joined follows before the old cell is free, elsewhere one for 64 values.
     assert cost(store, lambda: finish(store.write(0, KEY, bytes(100)))) == figures(
-        3 if remote else 4, 4 if remote else 5, EPOCHS + SET + HEAD + len(KEY) + 16 + WORD * (not remote), 2, 132 + 4, cas=1, faa=2 * remote,
-        unwaited=1,
+        3 if remote else 4, 4 if remote else 5, EPOCHS + SET + HEAD + len(KEY) + 16 + WORD * (not remote), 2, 132 + 4,
+        cas=1, faa=2 * remote, unwaited=1,
     )
 
 
