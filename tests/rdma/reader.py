@@ -31,7 +31,7 @@ from storage.fabric.control_messages import QueuePairAddress
 WORD_MASK = (1 << 64) - 1
 PAGE_BYTES, SET_BYTES, SLOTS_PER_SET = 65536, 128, 7
 LIVE = 2
-EXPIRY, PARENT, PAGED, LIST_IN_PAGE = 1, 2, 4, 8  # a cell's flags
+EXPIRY, PARENT, PAGED, LIST_IN_PAGE, LEASE = 1, 2, 4, 8, 16  # a cell's flags
 SUPERBLOCK = struct.Struct("<8sII4Q16sIIQ32s16sI")
 CELL_HEADER = struct.Struct("<IIIIHHBBBB")
 LARGE_CELLS = (2336, 2720, 3104, 3632, 4080, 4672, 5440, 5936, 6528, 7264, 8176, 9344, 10896, 13072, 16352, 21792, 32704)
@@ -162,7 +162,7 @@ class Node:
         self.seed = int.from_bytes(hashlib.sha256(region.name.encode()).digest()[:8], "little")
         block = region.read(0, SUPERBLOCK.size)
         magic, version, fabric, self.pool_bytes, self.sets, self.pages, _, secret, _, _, _, self.digest, _, check = SUPERBLOCK.unpack(block)
-        assert (magic, version, fabric) == (b"KVCDPOOL", 4, 2)
+        assert (magic, version, fabric) == (b"KVCDPOOL", 5, 2)
         assert check == zlib.crc32(block[:-4])
         assert self.pool_bytes == region.facts.size_bytes
         self.names = region.read(256, 768).rstrip(b"\0")
@@ -214,6 +214,8 @@ class Node:
         expires_at_ms = parent = None
         if flags & EXPIRY:
             (expires_at_ms,) = struct.unpack_from("<Q", cell, position)
+            position += 8
+        if flags & LEASE:
             position += 8
         if flags & PARENT:
             (parent,) = struct.unpack_from("<Q", cell, position)

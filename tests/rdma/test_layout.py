@@ -88,6 +88,18 @@ def test_a_time_to_live_stands_in_the_cell(server: Wire, pool: Pool) -> None:
     assert pool.find(b"mortal").expires_at_ms is None  # type: ignore[union-attr]
 
 
+def test_a_lease_stands_between_expiry_and_parent(server: Wire, pool: Pool) -> None:
+    server.call("PREFIX.SET", "root", "r")
+    server.call("PREFIX.SET", "PARENT", "root", "leased", _BLOB[:100])
+    at_ms = time.time_ns() // 1_000_000 + 60_000
+    server.call("PEXPIREAT", "leased", at_ms)
+    assert server.call("PREFIX.LEASE", 50_000, "leased") == 1
+    found = pool.find(b"leased")
+    assert found is not None
+    assert (found.value, found.expires_at_ms) == (_BLOB[:100], at_ms)
+    assert found.parent == pool.nodes[0].hash(b"root", 0)[0]
+
+
 def test_a_chain_names_its_parents(server: Wire, pool: Pool) -> None:
     server.call("PREFIX.SET", "root", "r")
     server.call("PREFIX.SET", "PARENT", "root", "a", "x", "b", _BLOB[:80_000])
