@@ -169,11 +169,11 @@ class Node:
         self.secret: tuple[int, int] = struct.unpack("<2Q", secret)
         slots = self.sets * SLOTS_PER_SET
         ghosts = self.pool_bytes // 64 // 4096 * 4096
-        sizes = (4096, 64 * 64, 64 * 4096 * 8, 512 * 8, 4096, 256 * 8, 65 * 256 * 32, self.sets * SET_BYTES, slots * 16, ghosts)
+        sizes = (4096, 64 * 64, 64 * 4096 * 8, 512 * 8, 4096, 256 * 8, 512 * 8, 65 * 256 * 32, self.sets * SET_BYTES, slots * 16, ghosts)
         begins = [0]
         for size in sizes:
             begins.append((begins[-1] + size + 4095) // 4096 * 4096)
-        self.databases_at, self.sets_at, page_words_at = begins[5], begins[7], begins[10]
+        self.databases_at, self.sets_at, page_words_at = begins[5], begins[8], begins[11]
         assert self.pages == (self.pool_bytes - page_words_at - 65_536) // 65_544
         self.pages_at = (page_words_at + self.pages * 8 + PAGE_BYTES - 1) // PAGE_BYTES * PAGE_BYTES
         assert self.pages_at + self.pages * PAGE_BYTES <= self.pool_bytes
