@@ -28,7 +28,7 @@ def main() -> int:
 
 
 def _run(arguments: list[str]) -> int:
-    if Path(sys.argv[0]).name == "redis-server":
+    if Path(sys.argv[0]).name == "redis-server" or _is_redis_servers(arguments[:1]):
         return redis_server(arguments)
     if arguments[:1] == ["serve"]:
         return serve(arguments[1:])
@@ -46,8 +46,19 @@ def _run(arguments: list[str]) -> int:
     return 0
 
 
-def serve(arguments: list[str], program: str = "kvcd serve") -> int:
-    """Serve until a signal says stop; ``arguments`` are redis-server's. Return the exit status."""
+def _is_redis_servers(first: list[str]) -> bool:
+    """Whether a command line is one of redis-server's: a configuration file, standard input or a directive where a command would be."""
+    if not first or first[0] == "--help":
+        return False
+    word = first[0]
+    return word.startswith("--") or word in ("-", "-v") or os.sep in word or word.endswith(".conf")
+
+
+def serve(arguments: list[str], program: str = "kvcd serve", *, log_format: str = "") -> int:
+    """Serve until a signal says stop; ``arguments`` are redis-server's. Return the exit status.
+
+    ``log_format`` is that of the log unless somebody chooses one.
+    """
     if any(argument in ("--help", "-h") for argument in arguments[:1]):
         from kvcd.cli_help import print_serve_help
 
@@ -56,7 +67,8 @@ def serve(arguments: list[str], program: str = "kvcd serve") -> int:
     from kvcd.config import Config, ConfigError
 
     try:
-        config = Config.load(arguments)
+        chosen = {"KVCD_DEFAULT_LOG_FORMAT": log_format} if log_format else {}
+        config = Config.load(arguments, environment=chosen | os.environ)
     except ConfigError as error:
         sys.stderr.write(f"{program}: {error}\n{program} --help lists what there is.\n")
         return EXIT_USAGE
@@ -72,6 +84,9 @@ def serve(arguments: list[str], program: str = "kvcd serve") -> int:
         logs.configure(config)
         log = logs.get_logger("serve")
         log.notice("kvcd is starting", version=kvcd.__version__, pid=os.getpid(), file=config.file or None)
+        if config.string("log-format") == "plain":
+            # What harnesses wait for: redis-server says it beside its picture.
+            log.notice(f"Running in standalone mode, Port: {config.number('port')}, PID: {os.getpid()}")
         for reason, names in config.ignored().items():
             log.warning("directives taken, but without effect", directives=names, reason=reason)
         config.on_ignored_change(lambda name, reason: log.warning("directives taken, but without effect", directives=[name], reason=reason))
@@ -82,10 +97,12 @@ def serve(arguments: list[str], program: str = "kvcd serve") -> int:
             if config.workers > 1:
                 from kvcd.supervisor import run
             else:
-                from kvcd.server import run
+                from kvcd.alone import run
 
             return run(config)
     except ConfigError as error:
+        if config.string("log-format") == "plain":
+            logs.get_logger("serve").warning(f"{error}, aborting")  # harnesses read standard output alone
         sys.stderr.write(f"{program}: {error}\n")
         return EXIT_USAGE
 
@@ -102,4 +119,4 @@ def redis_server(arguments: list[str]) -> int:
         wrong = "--sentinel" if "--sentinel" in arguments else first
         sys.stderr.write(f"redis-server: {wrong}: this is kvcd {kvcd.__version__}, which has no such mode\n")
         return EXIT_USAGE
-    return serve(arguments, program="redis-server")
+    return serve(arguments, program="redis-server", log_format="plain")

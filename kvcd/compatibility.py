@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 
 from kvcd import REDIS_VERSION
-from protocol.command_table import COMMANDS, CommandSpec
+from protocol.command_table import COMMANDS, CommandSpec, lookup
 from protocol.redis_commands import REDIS_COMMANDS
 from storage.store import MAX_KEY_BYTES
 
@@ -18,8 +18,7 @@ redis-server, byte by byte, in RESP2 and RESP3. HELLO and INFO give {REDIS_VERSI
 it what they may send.
 
 *Full*: as in Redis, with every option, error text and edge case that the tests could find. *Partial*: the note says what is missing.
-*Fast*: answered in compiled code without a Python object per command. A command that is not there is answered as Redis answers an
-unknown one.
+*Absent*: answered as Redis answers an unknown command. *Fast*: answered in compiled code without a Python object per command.
 """
 
 _DIFFERENCES = f"""\
@@ -41,8 +40,29 @@ _DIFFERENCES = f"""\
   is that of some order of the commands, as in Redis.
 - **SCAN** gives a key that is there from the first call to the last at least once, as in Redis. Its cursors are of kvcd's own making.
 - **FLUSHALL and FLUSHDB** make keys unreachable at once and free their memory afterwards, with ASYNC and without.
+- **DUMP** does not pack values, as redis-server does with those of more than 20 bytes; either reads what the other wrote.
+- **DEBUG RELOAD** and the like do nothing: what is in the pool is there already. DEBUG POPULATE, DIGEST, OBJECT, PROTOCOL, SLEEP and
+  SET-ACTIVE-EXPIRE do what they do in Redis.
+- **CLUSTER, READONLY, READWRITE, ASKING** answer as a redis-server does that is in no cluster: with an error.
+- **BITFIELD, SETBIT, SETRANGE, APPEND** write the value anew, so each costs as much as the value is long.
+- **COMMAND DOCS** has kvcd's own words as summaries and complexities, and no history; the arguments are Redis's.
+- **INFO** has all sections and fields that redis-server 7.0 has and that mean something here; what does not exist here is 0.
 - **Values are strings.** TYPE says `string` or `none`; no command here can meet a key of another type.
 """
+
+
+# Why the commands of a group are not there, if none of it is.
+_REASONS = {
+    "hash": "values are strings",
+    "list": "values are strings",
+    "set": "values are strings",
+    "sorted-set": "values are strings",
+    "hyperloglog": "values are strings",
+    "geo": "values are strings",
+    "stream": "values are strings",
+    "scripting": "no scripts and functions",
+    "server": "not offered",
+}
 
 
 def page() -> str:
@@ -52,18 +72,54 @@ def page() -> str:
 
 def _lines() -> Iterator[str]:
     yield _HEAD
-    yield "## Served"
+    yield from _totals()
+    for group, commands in REDIS_COMMANDS.items():
+        yield f"## {group.capitalize()}"
+        yield ""
+        yield "| command | status | lane | what it does |"
+        yield "|---|---|---|---|"
+        for name, subcommands in commands.items():
+            yield from _rows_of(group, name, subcommands)
+        yield ""
+    yield "## Of kvcd's own"
     yield ""
     yield "| command | status | lane | what it does |"
     yield "|---|---|---|---|"
-    for spec in sorted(COMMANDS.values(), key=lambda spec: (spec.group, spec.name)):
-        yield _row(spec)
-        yield from (_row(subcommand) for subcommand in spec.subcommands if subcommand.short_name != "help")
+    known = {name for commands in REDIS_COMMANDS.values() for name in commands}
+    for spec in COMMANDS.values():
+        if spec.name not in known:
+            yield _row(spec)
     yield ""
     yield _DIFFERENCES
-    yield "## Not served"
+
+
+def _totals() -> Iterator[str]:
+    """How many of Redis's commands, those with subcommands counted by these, have which status."""
+    counts = {"full": 0, "partial": 0, "absent": 0}
+    for commands in REDIS_COMMANDS.values():
+        for name, subcommands in commands.items():
+            for full_name in [f"{name}|{subcommand}" for subcommand in subcommands] or [name]:
+                spec = lookup(full_name.encode())
+                counts["absent" if spec is None else spec.status] += 1
+    total = sum(counts.values())
+    yield f"Of Redis's {total} commands and subcommands {counts['full']} are full, {counts['partial']} partial, {counts['absent']} absent."
     yield ""
-    yield from _absent_lines()
+
+
+def _rows_of(group: str, name: str, subcommands: tuple[str, ...]) -> Iterator[str]:
+    """A command's row, or one for each of its subcommands."""
+    if COMMANDS.get(name.encode()) is None or not subcommands:
+        spec = COMMANDS.get(name.encode())
+        yield _absent_row(group, name) if spec is None else _row(spec)
+        return
+    for subcommand in subcommands:
+        spec = lookup(f"{name}|{subcommand}".encode())
+        yield _absent_row("", f"{name} {subcommand}") if spec is None else _row(spec)
+
+
+def _absent_row(group: str, name: str) -> str:
+    reason = _REASONS.get(group, "not offered")
+    return f"| `{name.upper()}` | absent | | {reason[0].upper()}{reason[1:]}. |"
 
 
 def _row(spec: CommandSpec) -> str:
@@ -71,30 +127,6 @@ def _row(spec: CommandSpec) -> str:
     call = f"{name} {spec.syntax}".strip().replace("|", "\\|")
     note = f" {spec.note[0].upper()}{spec.note[1:]}." if spec.note else ""
     return f"| `{call}` | {spec.status} | {spec.lane} | {spec.summary}{note} |"
-
-
-def _absent_lines() -> Iterator[str]:
-    total = sum(len(commands) for commands in REDIS_COMMANDS.values())
-    served = sum(name.encode() in COMMANDS for commands in REDIS_COMMANDS.values() for name in commands)
-    yield f"kvcd serves {served} of Redis's {total} commands, and {len(COMMANDS) - served} of its own (PREFIX.*). The others:"
-    yield ""
-    yield "| group | commands |"
-    yield "|---|---|"
-    for group, commands in REDIS_COMMANDS.items():
-        absent = [text for name, subcommands in commands.items() if (text := _absence(name, subcommands))]
-        if absent:
-            yield f"| {group} | {', '.join(absent)} |"
-    yield ""
-
-
-def _absence(name: str, subcommands: tuple[str, ...]) -> str:
-    """What of a Redis command is not there: its name, its missing subcommands, or nothing."""
-    spec = COMMANDS.get(name.encode())
-    if spec is None:
-        return name.upper()
-    served = {subcommand.short_name for subcommand in spec.subcommands}
-    missing = [subcommand.upper() for subcommand in subcommands if subcommand not in served]
-    return f"{name.upper()} ({', '.join(missing)})" if missing else ""
 
 
 if __name__ == "__main__":

@@ -21,6 +21,8 @@ ENVIRONMENT_PREFIX = "KVCD_CONF_"
 # An image's or a package's own defaults: below the file, and nobody's explicit choice.
 DEFAULT_PREFIX = "KVCD_DEFAULT_"
 
+_SECRET = ("requirepass", "tls-key-file-pass", "user")  # not repeated in messages
+
 HZ_LIMITS = (1, 500)  # as Redis, a rate outside them is taken for the nearer end
 
 Callback = Callable[[Value], object]  # what it returns is nobody's business
@@ -46,6 +48,7 @@ class Config:
         self._values: dict[str, Value] = {}
         self._origins: dict[str, Origin] = {}
         self._callbacks: dict[str, list[Callback]] = {}
+        self._lines: dict[str, list[tuple[str, ...]]] = {}  # of directives whose every line counts
         self.file = ""  # path of the configuration file, absolute; empty without one
         for directive in DIRECTIVES:
             if directive.shown:
@@ -101,6 +104,15 @@ class Config:
         assert isinstance(value, tuple), f"{name} is no list"
         return tuple(item for item in value if isinstance(item, str))
 
+    def path(self, name: str) -> str:
+        """Return the value of a directive that is a path, from `dir` on where somebody set that; empty without one."""
+        path = self.string(name)
+        return os.path.join(self.text("dir"), path) if path and self._values["dir"] else path
+
+    def lines(self, name: str) -> list[tuple[str, ...]]:
+        """Return the arguments of each line of a directive that may have several, in their order."""
+        return self._lines.get(name, [])
+
     def output_limit(self, client_class: str = "normal") -> OutputLimit:
         """Return when a client of that class that does not read is closed."""
         limits = self["client-output-buffer-limit"]
@@ -134,7 +146,8 @@ class Config:
     def dump(self) -> dict[str, object]:
         """Return everything as plain values, from which ``restored`` makes the same configuration in another process."""
         values = {name: [portable(BY_NAME[name].show(value)), int(self._origins[name])] for name, value in self._values.items()}
-        return {"file": portable(self.file), "values": values}
+        lines = {name: [[portable(word) for word in words] for words in found] for name, found in self._lines.items()}
+        return {"file": portable(self.file), "values": values, "lines": lines}
 
     @classmethod
     def restored(cls, dumped: Mapping[str, Any]) -> Config:
@@ -144,13 +157,14 @@ class Config:
         for name, (text, origin) in dumped["values"].items():
             config._values[name] = BY_NAME[name].read([restored(text)])
             config._origins[name] = Origin(origin)
+        config._lines = {name: [tuple(map(restored, words)) for words in found] for name, found in dumped["lines"].items()}
         return config
 
     def text(self, name: str) -> str:
         """Return the value as CONFIG GET shows it."""
         directive = BY_NAME[name]
-        if directive.name == "dir" and not self._values["dir"]:
-            return os.getcwd()
+        if directive.name == "dir":
+            return os.path.abspath(directive.show(self._values["dir"]))
         return directive.show(self._values[directive.name])
 
     def origin(self, name: str) -> Origin:
@@ -245,10 +259,13 @@ class Config:
             try:
                 value = self._read(directive, line.arguments, afresh=afresh)
             except ConfigError as error:
-                given = "..." if directive.name == "requirepass" else " ".join(argument or '""' for argument in line.arguments)
+                given = "..." if directive.name in _SECRET else " ".join(argument or '""' for argument in line.arguments)
                 where = line.origin if line.origin.startswith("--") else f"{line.origin}: {directive.name}"
                 raise ConfigError(f"{where} {given}: {error}") from None
             seen.add(directive.name)
+            if directive.repeats:
+                words = line.arguments
+                self._lines.setdefault(directive.name, []).append(tuple(words[0].split()) if len(words) == 1 else words)
             if directive.shown:
                 self._values[directive.name], self._origins[directive.name] = value, origin
 

@@ -10,7 +10,12 @@ from storage.interface import StoreInterface
 from storage.store import MAX_KEY_BYTES
 
 if TYPE_CHECKING:
+    from kvcd.access_control import AccessControl
+    from kvcd.client_modes import ClientModes
+    from kvcd.command_names import CommandNames
     from kvcd.config import Config
+    from kvcd.database_order import DatabaseOrder
+    from kvcd.modes import ServerModes
     from kvcd.persistence import Persistence
     from kvcd.service import Service
     from kvcd.statistics import Statistics
@@ -31,6 +36,10 @@ class SlowReason:
     REPLIES_OFF = 128
     PAUSED = 256
     RENAMED = 512  # a command with a fast lane is known by another name
+    SLOW_LOG = 1024  # nearly every command is slow enough for the slow log
+    EXCLUSIVE = 2048  # one client's transaction runs, and nothing of the others meanwhile
+    WATCHED = 4096  # somebody watches a key that is absent: whoever creates it is to say so
+    NO_TOUCH = 8192  # reads do not count as accesses
 
 
 class ClientState(Protocol):
@@ -38,7 +47,7 @@ class ClientState(Protocol):
 
     Addresses are in Redis's form (``127.0.0.1:6379``, ``[::1]:6379``, ``/path/to.sock:0``). Times are Unix
     milliseconds. A handler may change ``name``, ``db``, ``resp``, ``authenticated``, ``user``, ``lib_name``,
-    ``lib_ver``, ``last_command`` and ``close_after_reply``; the rest belongs to the session.
+    ``lib_ver``, ``last_command``, ``slow_reasons`` and ``close_after_reply``; the rest belongs to the session.
     """
 
     id: int
@@ -54,13 +63,29 @@ class ClientState(Protocol):
     descriptor: int
     created_at_ms: int
     last_interaction_ms: int
+    stalled_since_ms: int  # when what waits to be sent last moved
     last_command: str  # full name as the table has it ("get", "client|list"), "NULL" before the first
     net_input_bytes: int
     net_output_bytes: int
     pending_input_bytes: int  # received and not yet parsed
     pending_output_bytes: int  # written and not yet taken by the kernel
     slow_reasons: int  # SlowReason bits: why this client's commands all take the slow lane; 0 for most
+    modes: ClientModes | None  # what the client has switched on; None for most (kvcd.client_modes.modes_of makes them)
+    replies_off: bool  # CLIENT REPLY OFF; with SlowReason.REPLIES_OFF
+    skips_next: bool  # CLIENT REPLY SKIP: the next command's reply; with SlowReason.REPLIES_OFF
+    is_blocked: bool  # its command waits for what others do: messages pass it meanwhile
     close_after_reply: bool  # set by a handler: send what is queued, this reply included, then close
+
+    def push(self, message: bytes, limit_bytes: int = 0, behind_reply: bool = False) -> None:
+        """Send RESP bytes that are no reply, before that of the command at hand or behind it.
+
+        Who leaves more than the limit unread is closed.
+        """
+        ...
+
+    def take_pushes(self) -> bytes:
+        """Hand over what was pushed since this command began (EXEC puts it between the replies that it gathers)."""
+        ...
 
     def kill(self) -> None:
         """Close the connection now, dropping what is queued. Not for the client whose command is running."""
@@ -79,10 +104,15 @@ class ServerState(Protocol):
     statistics: Statistics
     service: Service  # what this worker and others make together
     persistence: Persistence
+    access: AccessControl  # who may do what
+    names: CommandNames  # under which commands are known (rename-command)
+    modes: ServerModes  # what clients have switched on beyond one command at a time
     databases: int
+    order: DatabaseOrder  # which place of the pool each database number means; ``ClientState.db`` is a place
     port: int
     executable: str
     config_file: str  # empty without one
+    expires_in_background: bool  # False: expired keys stay until somebody asks for them (DEBUG SET-ACTIVE-EXPIRE)
 
     @property
     def clients(self) -> dict[int, ClientState]:
@@ -104,6 +134,10 @@ class ServerState(Protocol):
 
     def changes(self) -> int:
         """Return how often clients of this process changed a value."""
+        ...
+
+    def swap_databases(self, first: int, second: int) -> None:
+        """Exchange two database numbers, for all clients. Raises NotImplementedError, which says why, where that cannot be."""
         ...
 
     def lost_nodes(self) -> list[str]:

@@ -29,7 +29,7 @@ def go_to_background() -> None:
 @contextlib.contextmanager
 def announced(config: Config) -> Iterator[None]:
     """Keep the pid file and the address file for as long as the block runs. Raises ConfigError if there can be no pid file."""
-    pid_file, address_file = config.string("pidfile"), os.environ.get(ADDRESS_FILE_VARIABLE, "")
+    pid_file, address_file = config.path("pidfile"), os.environ.get(ADDRESS_FILE_VARIABLE, "")
     if pid_file:
         try:
             Path(pid_file).write_text(f"{os.getpid()}\n")
@@ -50,14 +50,15 @@ def announced(config: Config) -> Iterator[None]:
 def local_url(config: Config) -> str:
     """Return the URL under which this machine reaches the service."""
     if config.number("port") == 0 and config.string("unixsocket"):
-        return f"unix://{os.path.abspath(config.string('unixsocket'))}"
+        return f"unix://{os.path.abspath(config.path('unixsocket'))}"
+    scheme, port = ("redis", config.number("port")) if config.number("port") else ("rediss", config.number("tls-port"))
     hosts = [host.removeprefix("-") for host in config.strings("bind")]
     host = next((host for host in hosts if host not in ("*", "0.0.0.0", "::", "::*")), "127.0.0.1")
     if any(host in ("*", "0.0.0.0") for host in hosts) or not hosts:
         host = "127.0.0.1"
     elif all(host in ("::", "::*") for host in hosts):
         host = "::1"
-    return f"redis://[{host}]:{config.number('port')}" if ":" in host else f"redis://{host}:{config.number('port')}"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
 def tell_supervisor(config: Config, state: str) -> None:

@@ -18,7 +18,7 @@ _INTEGER = re.compile(r"0|-?[1-9][0-9]{0,18}")
 _MEMORY = re.compile(r"([0-9]*)([a-z]*)", re.IGNORECASE)
 _PERCENT = re.compile(r"([0-9]{1,3})%")
 _FINE_PERCENT = re.compile(r"([0-9]{1,3})(?:\.([0-9]{1,2}))?%?")
-# Classes of keyspace events as CONFIG GET orders them. Where all of the first are on, "A" stands for them, and "n" goes without saying.
+# Classes of keyspace events as CONFIG GET orders them. Where all of the first are on, "A" stands for them.
 _ALL_EVENTS, _NEW_KEYS, _EVENT_CHANNELS = "g$lshzxetd", "n", "KEm"
 
 
@@ -99,6 +99,7 @@ class Directive:
     harmless: tuple[str, ...] = ()
     refusal: str = ""
     shown: bool = True  # False: a line of a file only, never in CONFIG GET
+    repeats: bool = False  # every line counts, and adds to those before it (``Config.lines``)
 
     def is_met(self, value: Value) -> bool:
         """Whether ``value`` is one of those that kvcd does as asked, although the directive means nothing here or is refused."""
@@ -135,7 +136,8 @@ class Directive:
             case Percent():
                 return f"{value.value}%"
             case str():
-                return value
+                # Redis does not show "n" beside "A", and it is in force all the same.
+                return value.replace(_NEW_KEYS, "") if self.kind is Kind.EVENT_CLASSES and "A" in value else value
             case dict():
                 return " ".join(f"{name} {limit.hard_bytes} {limit.soft_bytes} {limit.soft_s}" for name, limit in value.items())
             case tuple():
@@ -259,7 +261,7 @@ def _read_event_classes(directive: Directive, arguments: Sequence[str], previous
         raise ConfigError("Invalid event class character. Use 'Ag$lshzxeKEtmdn'.")
     if given.issuperset(_ALL_EVENTS):
         given.add("A")
-    order = "A" + _EVENT_CHANNELS if "A" in given else _ALL_EVENTS + _NEW_KEYS + _EVENT_CHANNELS
+    order = "A" + _NEW_KEYS + _EVENT_CHANNELS if "A" in given else _ALL_EVENTS + _NEW_KEYS + _EVENT_CHANNELS
     return "".join(letter for letter in order if letter in given)
 
 

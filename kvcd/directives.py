@@ -96,8 +96,10 @@ OWN = (
               SERVICE, Standing.OWN, mutable=False, maximum=65535),
     Directive("admin-bind", Kind.LIST, "127.0.0.1", "addresses that the admin port is open on",
               SERVICE, Standing.OWN, mutable=False),
-    Directive("log-format", Kind.CHOICE, "auto", "json, console, or auto: console on a terminal, json elsewhere",
-              LOGS, Standing.OWN, mutable=False, choices=("auto", "json", "console")),
+    Directive("log-format", Kind.CHOICE, "auto",
+              "json, console, plain (redis-server's lines), or auto: console on a terminal, json elsewhere, plain where kvcd was started "
+              "as redis-server is",
+              LOGS, Standing.OWN, mutable=False, choices=("auto", "json", "console", "plain")),
 )
 
 HONOURED = (
@@ -111,9 +113,33 @@ HONOURED = (
     Directive("tcp-backlog", Kind.INTEGER, "511", "connections that may wait to be accepted", NETWORK, mutable=False, maximum=INT32_MAX),
     Directive("tcp-keepalive", Kind.INTEGER, "300", "seconds of silence after which TCP asks whether a client is there; 0: never",
               NETWORK, maximum=INT32_MAX),
+    Directive("tls-port", Kind.INTEGER, "0", "TLS port to listen on as well; 0: none", NETWORK, mutable=False, maximum=65535),
+    Directive("tls-cert-file", Kind.TEXT, "", "certificate chain of the TLS port, PEM", NETWORK),
+    Directive("tls-key-file", Kind.TEXT, "", "its private key, PEM", NETWORK),
+    Directive("tls-key-file-pass", Kind.TEXT, "", "what that key is encrypted with; empty: it is not", NETWORK),
+    Directive("tls-ca-cert-file", Kind.TEXT, "", "certificates that clients' ones must lead to, PEM", NETWORK),
+    Directive("tls-ca-cert-dir", Kind.TEXT, "", "folder of such certificates, named by their hashes", NETWORK),
+    Directive("tls-auth-clients", Kind.CHOICE, "yes", "whether TLS clients must show a certificate", NETWORK,
+              choices=("no", "yes", "optional")),
+    Directive("tls-protocols", Kind.TEXT, "", "versions that are spoken, such as TLSv1.2 TLSv1.3; empty: those two", NETWORK),
+    Directive("tls-ciphers", Kind.TEXT, "", "ciphers up to TLS 1.2, as OpenSSL lists them; empty: OpenSSL's choice", NETWORK),
+    Directive("tls-prefer-server-ciphers", Kind.YES_NO, "no", "choose the cipher in this order, not in the client's", NETWORK),
+    Directive("tls-dh-params-file", Kind.TEXT, "", "parameters of Diffie-Hellman ciphers, PEM", NETWORK),
+    Directive("tls-session-caching", Kind.YES_NO, "yes", "let TLS clients resume sessions", NETWORK),
+    Directive("user", Kind.LIST, "", "a user and its rules, as ACL SETUSER takes them; any number of lines",
+              CLIENTS, mutable=False, shown=False, repeats=True),
+    Directive("aclfile", Kind.TEXT, "", "file of users, for ACL LOAD and ACL SAVE; empty: none", CLIENTS, mutable=False),
+    Directive("acllog-max-len", Kind.INTEGER, "128", "refusals that ACL LOG remembers", CLIENTS),
+    Directive("acl-pubsub-default", Kind.CHOICE, "resetchannels", "channels of a new user", CLIENTS,
+              choices=("allchannels", "resetchannels")),
+    Directive("rename-command", Kind.LIST, "", "a command's name and its new one, \"\" for none at all; any number of lines",
+              CLIENTS, mutable=False, shown=False, repeats=True),
     Directive("requirepass", Kind.TEXT, "", "password of the default user; empty: none", CLIENTS),
     Directive("maxclients", Kind.INTEGER, "10000", "most connections at a time", CLIENTS, minimum=1, maximum=2**32 - 1),
     Directive("timeout", Kind.INTEGER, "0", "seconds after which an idle connection is closed; 0: never", CLIENTS, maximum=INT32_MAX),
+    Directive("maxmemory-clients", Kind.MEMORY_OR_PERCENT, "0",
+              "most bytes of all clients' unfinished requests and unread replies, or a share of maxmemory; above it the largest are "
+              "closed; each of several workers has an even part; 0: no limit", CLIENTS),
     Directive("client-query-buffer-limit", Kind.MEMORY, "1073741824",
               "most bytes of one client's unfinished request", CLIENTS, minimum=1048576),
     Directive("client-output-buffer-limit", Kind.OUTPUT_LIMITS, "normal 0 0 0 slave 268435456 67108864 60 pubsub 33554432 8388608 60",
@@ -136,17 +162,28 @@ HONOURED = (
     Directive("stop-writes-on-bgsave-error", Kind.YES_NO, "yes",
               "refuse writes while save rules are on and the last snapshot was not saved", SNAPSHOTS),
     Directive("databases", Kind.INTEGER, "16", "databases that SELECT chooses from", SERVICE, mutable=False, minimum=1, maximum=INT32_MAX),
+    Directive("notify-keyspace-events", Kind.EVENT_CLASSES, "",
+              "what subscribers are told of keys: K and E for the two kinds of channels, and the classes of events", SERVICE),
+    Directive("tracking-table-max-keys", Kind.INTEGER, "1000000",
+              "keys remembered for clients that cache what they read (CLIENT TRACKING), in each worker; 0: any number", SERVICE),
     Directive("hz", Kind.INTEGER, "10", "rounds of background work a second", SERVICE, maximum=INT32_MAX),
     Directive("daemonize", Kind.YES_NO, "no", "go to the background", SERVICE, mutable=False),
     Directive("pidfile", Kind.TEXT, "", "file that holds the process id while the service runs", SERVICE, mutable=False),
     Directive("supervised", Kind.CHOICE, "no", "tell systemd when the service is ready", SERVICE, mutable=False,
               choices=("upstart", "systemd", "auto", "no")),
+    Directive("slowlog-log-slower-than", Kind.INTEGER, "10000",
+              "microseconds from which on a command is in SLOWLOG; below 100 all commands take the slow lane, to be seen one by one; "
+              "-1: none is", SERVICE, minimum=-1),
+    Directive("slowlog-max-len", Kind.INTEGER, "128", "commands that SLOWLOG remembers, of each worker", SERVICE),
+    Directive("latency-monitor-threshold", Kind.INTEGER, "0", "milliseconds from which on LATENCY remembers a command; 0: never", SERVICE),
+    Directive("latency-tracking", Kind.YES_NO, "yes", "count how long commands take, for INFO latencystats and LATENCY HISTOGRAM", SERVICE),
+    Directive("enable-debug-command", Kind.CHOICE, "no", "who may use DEBUG", SERVICE, mutable=False, choices=("no", "yes", "local")),
     Directive("loglevel", Kind.CHOICE, "notice", "least important lines to log", LOGS, choices=("debug", "verbose", "notice", "warning")),
     Directive("logfile", Kind.TEXT, "", "file to append the log to; empty: standard output", LOGS, mutable=False),
 )
 
 # Who may do what, and which servers hold what: a stack relies on that, so what kvcd cannot do of it is refused at start. What only asks
-# for durability or for something on the side (appendonly, keyspace events) is among the ignored ones: taken with a warning.
+# for durability or for something on the side (appendonly, slow log) is among the ignored ones: taken with a warning.
 REFUSALS = (
     Directive("cluster-enabled", Kind.YES_NO, "no", "Redis Cluster", REFUSED, mutable=False, harmless=("no",),
               refusal="kvcd is no Redis Cluster node: leave cluster-enabled at no"),
@@ -155,16 +192,10 @@ REFUSALS = (
     Directive("min-replicas-to-write", Kind.INTEGER, "0",
               "replication", REFUSED, maximum=INT32_MAX, aliases=("min-slaves-to-write",), harmless=("0",),
               refusal="kvcd does not replicate: leave min-replicas-to-write at 0"),
-    Directive("tls-port", Kind.INTEGER, "0", "TLS", REFUSED, maximum=65535, harmless=("0",),
-              refusal="kvcd does not speak TLS: leave tls-port at 0 and put a TLS proxy in front"),
-    Directive("aclfile", Kind.TEXT, "", "users", REFUSED, mutable=False, harmless=("",),
-              refusal="kvcd knows the default user only: leave aclfile out and use requirepass"),
-    Directive("user", Kind.LIST, "", "users", REFUSED, mutable=False, shown=False,
-              refusal="kvcd knows the default user only: leave user out and use requirepass"),
+    Directive("tls-ciphersuites", Kind.TEXT, "", "ciphers of TLS 1.3", REFUSED, harmless=("",),
+              refusal="Python's TLS cannot choose the ciphers of TLS 1.3: leave tls-ciphersuites out"),
     Directive("loadmodule", Kind.LIST, "", "modules", REFUSED, mutable=False, shown=False,
               refusal="kvcd loads no modules: leave loadmodule out"),
-    Directive("rename-command", Kind.LIST, "", "renamed commands", REFUSED, mutable=False, shown=False,
-              refusal="kvcd renames no commands: leave rename-command out"),
 )
 # fmt: on
 

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from kvcd.config import Config
 from kvcd.directive import ConfigError
 
+PORTS = ("port", "tls-port")
 OWN_DESCRIPTORS = 64  # kept back from clients: listeners, the pool, the log, and connections that are being refused
 
 
@@ -26,9 +27,9 @@ class Use(enum.Enum):
     HELD = "held"  # never to listen: it keeps the address for those that do
 
 
-def service_sockets(config: Config, use: Use = Use.ALONE) -> list[socket.socket]:
-    """Return a bound socket for each address of `bind`. Raises ConfigError, and then leaves none open."""
-    port, keepalive_s = config.number("port"), config.number("tcp-keepalive")
+def service_sockets(config: Config, use: Use = Use.ALONE, *, directive: str = "port") -> list[socket.socket]:
+    """Return a bound socket for each address of `bind`; ``directive`` names the port. Raises ConfigError, and then leaves none open."""
+    port, keepalive_s = config.number(directive), config.number("tcp-keepalive")
     if not port:
         return []
     with contextlib.ExitStack() as opened:
@@ -50,9 +51,12 @@ def held_sockets(config: Config) -> list[socket.socket]:
     Workers may come and go meanwhile, and nobody else gets the port. Raises ConfigError when somebody has it already, be it
     the workers of another service.
     """
-    for sock in service_sockets(config):
-        sock.close()
-    return service_sockets(config, Use.HELD)
+    held = []
+    for directive in PORTS:
+        for sock in service_sockets(config, directive=directive):
+            sock.close()
+        held += service_sockets(config, Use.HELD, directive=directive)
+    return held
 
 
 def bound_sockets(host: str, port: int, use: Use = Use.ALONE, *, name: str = "bind") -> list[socket.socket]:
@@ -88,7 +92,8 @@ def bound_sockets(host: str, port: int, use: Use = Use.ALONE, *, name: str = "bi
                 continue
             if error.errno == errno.EADDRINUSE:
                 raise ConfigError(
-                    f"port {port} on {address_name} is taken: another server listens there (redis-server?); stop it, or give another --port"
+                    f"Failed listening on port {port}: port {port} on {address_name} is taken: another server listens there "
+                    "(redis-server?); stop it, or give another --port"
                 ) from None
             raise ConfigError(f"{name} {address_name} port {port}: {error.strerror}") from None
         sock.setblocking(False)
@@ -118,7 +123,7 @@ def _keep_alive(sock: socket.socket, idle_s: int) -> None:
 
 def unix_listener(config: Config) -> socket.socket | None:
     """Return the listening socket that `unixsocket` names, whoever may have left one there before; None without one. Raises ConfigError."""
-    path = config.string("unixsocket")
+    path = config.path("unixsocket")
     if not path:
         return None
     with contextlib.suppress(FileNotFoundError):
@@ -138,9 +143,9 @@ def unix_listener(config: Config) -> socket.socket | None:
 
 def remove_unix_socket(config: Config) -> None:
     """Nobody listens at `unixsocket` any more."""
-    if config.string("unixsocket"):
+    if config.path("unixsocket"):
         with contextlib.suppress(OSError):
-            os.unlink(config.string("unixsocket"))
+            os.unlink(config.path("unixsocket"))
 
 
 async def serve_unix(factory: Callable[[], asyncio.BaseProtocol], sock: socket.socket, backlog: int) -> asyncio.AbstractServer:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping
 from datetime import UTC, datetime
 from functools import partial
 from typing import IO, Any, cast
@@ -24,6 +24,10 @@ _least = NOTICE
 _file: IO[bytes] | None = None  # the open log file, if there is one
 
 Event = MutableMapping[str, Any]
+
+_SIGNS = {"debug": ".", "verbose": "-", "notice": "*", "warning": "#"}
+# As in C's locale, whatever this process's is: tools read these lines.
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 
 class Logger(structlog.BoundLoggerBase):
@@ -93,7 +97,7 @@ def configure(config: Config, *, worker: int | None = None) -> None:
 
     Raises ConfigError if the log file cannot be opened.
     """
-    stream = _open(config.string("logfile"))
+    stream = _open(config.path("logfile"))
     chosen = config.string("log-format")
     for_people = chosen == "console" or (chosen == "auto" and stream.isatty())
     set_level(config["loglevel"])
@@ -101,8 +105,8 @@ def configure(config: Config, *, worker: int | None = None) -> None:
     structlog.configure(
         processors=[
             partial(_stamp, {} if worker is None else {"worker": worker}),
-            structlog.processors.dict_tracebacks if not for_people else _unchanged,
-            structlog.dev.ConsoleRenderer(colors=stream.isatty(), pad_event_to=36) if for_people else _render_json,
+            structlog.processors.dict_tracebacks if not for_people and chosen != "plain" else _unchanged,
+            _renderer(chosen, stream, for_people=for_people),
         ],
         wrapper_class=Logger,
         logger_factory=lambda *_: LineWriter(stream),
@@ -110,6 +114,12 @@ def configure(config: Config, *, worker: int | None = None) -> None:
         cache_logger_on_first_use=False,
     )
     logging.basicConfig(handlers=[_ForwardHandler()], level=logging.DEBUG if _least <= DEBUG else logging.WARNING, force=True)
+
+
+def _renderer(chosen: str, stream: IO[bytes], *, for_people: bool) -> Callable[[object, str, Event], str | bytes]:
+    if chosen == "plain":
+        return _render_plain
+    return structlog.dev.ConsoleRenderer(colors=stream.isatty(), pad_event_to=36) if for_people else _render_json
 
 
 def close() -> None:
@@ -150,6 +160,22 @@ def _unchanged(_: object, level: str, event: Event) -> Event:
 
 def _render_json(_: object, level: str, event: Event) -> bytes:
     return orjson.dumps(event, default=_plain, option=orjson.OPT_NON_STR_KEYS)
+
+
+def _render_plain(_: object, level: str, event: Event) -> str:
+    """Return redis-server's line: process, role, time, a sign for the level, what happened; then the particulars."""
+    at = datetime.fromisoformat(event.pop("timestamp")).astimezone()
+    head = f"{event.pop('pid')}:M {at:%d} {_MONTHS[at.month - 1]} {at:%Y %H:%M:%S}.{at.microsecond // 1000:03}"
+    sign, what = _SIGNS[event.pop("level")], event.pop("event")
+    trouble = event.pop("exc_info", None)
+    particulars = "".join(f" {name}={_word(value)}" for name, value in event.items() if name != "component")
+    traceback = "\n" + structlog.processors.ExceptionRenderer()(None, level, {"exc_info": trouble})["exception"] if trouble else ""
+    return f"{head} {sign} {what}{particulars}{traceback}"
+
+
+def _word(value: object) -> str:
+    text = value if isinstance(value, str) else _plain(value)
+    return repr(text) if " " in text or not text.isprintable() else text
 
 
 def _plain(value: object) -> str:

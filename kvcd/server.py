@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
 import signal
 import socket
 import sys
@@ -13,36 +11,40 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
-import uvloop
-
 from kvcd import logs
+from kvcd.access_control import AccessControl
 from kvcd.channel import Message
+from kvcd.client_limits import ClientLimits
+from kvcd.command_names import CommandNames
 from kvcd.commands import ANSWERS
+from kvcd.commands.client import describe
 from kvcd.commands.registry import Answering
-from kvcd.config import Config, available_memory_bytes
+from kvcd.config import Config
 from kvcd.context import ClientState, ServerState, SlowReason
-from kvcd.daemon import tell_supervisor
+from kvcd.database_order import DatabaseOrder
 from kvcd.directive import ConfigError
 from kvcd.fastlane import FastLane
 from kvcd.listeners import Use, possible_clients, raise_descriptor_limit, remove_unix_socket, serve_unix, service_sockets, unix_listener
-from kvcd.output_limits import OutputWatch
-from kvcd.persistence import Persistence, SnapshotError
+from kvcd.modes import ServerModes
+from kvcd.persistence import Persistence
 from kvcd.service import SAVE_AT_END, Service
 from kvcd.session import Hub, Session
+from kvcd.slow_watch import SlowWatch
 from kvcd.statistics import Statistics
+from kvcd.users import DEFAULT_USER, Users
+from storage.database_order import read_order, write_order
 from storage.fabric import waiting
 from storage.opening import OpenedPool, open_pool
-from storage.pool import PoolError
 from storage.recovery import recover
 from storage.store import Store
 
 if TYPE_CHECKING:
     from kvcd.remote_nodes import RemoteNodes
+    from kvcd.tls_listeners import TlsListeners
 
 MAINTENANCE_SHARE = 0.02  # of the time, for expiry and other work of the store; ten times that while much has expired
 EVICTION_SLICE_MS = 0.5  # of eviction ahead of need between two turns of the event loop
 URGENT_PAUSE_S = 0.02  # between two turns of background work while there is more of it
-EXIT_FAILURE = 1
 
 
 class Server:
@@ -51,15 +53,21 @@ class Server:
     Implements ``kvcd.context.ServerState``.
     """
 
-    def __init__(self, config: Config, service: Service) -> None:
+    def __init__(self, config: Config, service: Service, users: Users) -> None:
         self.config = config
         self.service = service
         self.log = logs.get_logger("server")
         self.statistics = Statistics()
+        self.names = CommandNames(config.lines("rename-command"))
+        self.access = AccessControl(
+            config, users, clients=lambda: self.clients.values(), describe=partial(describe, self), now_ms=self.now_ms
+        )
         self.databases = config.number("databases")
+        self.order = DatabaseOrder(self.databases)
         self.port = config.number("port")
         self.executable = sys.executable
         self.config_file = config.file or ""
+        self.expires_in_background = True
         self.persistence = Persistence(config, logs.get_logger("persistence"), lambda: self.changes() + service.changes_elsewhere)
         self.persistence.on_change = lambda _state: self._refuse_writes()
         self.persistence.on_own_change = lambda: service.tell_saves(self.persistence.state())
@@ -68,8 +76,7 @@ class Server:
         self._is_maintaining = False
         self._is_urgent = False
         self._is_evicting = False
-        self._listeners: list[asyncio.AbstractServer] = []
-        self._output_watch = OutputWatch()
+        self._listeners: list[asyncio.AbstractServer | TlsListeners] = []
         self._operations = (0, time.monotonic())
         self._operations_per_second = 0
         self._stopping = asyncio.Event()
@@ -93,7 +100,34 @@ class Server:
 
     def counters(self) -> dict[str, int]:
         """Return the session layer's counts since the start."""
-        return {**self._hub.counters(), "operations_per_second": self._operations_per_second}
+        return {
+            **self._hub.counters(),
+            "clients_evicted": self._client_limits.evicted,
+            "operations_per_second": self._operations_per_second,
+        }
+
+    def swap_databases(self, first: int, second: int) -> None:
+        """Exchange two database numbers: the pool remembers it, and its other front ends look there ten times a second."""
+        if self._pool is None:
+            raise NotImplementedError("ERR SWAPDB is not offered on memory nodes")
+        if self.service.placement.workers > 1:
+            # Their clients would see the change at different times, between any two commands.
+            raise NotImplementedError("ERR SWAPDB is not offered with several workers")
+        self._follow_order()
+        places = self.order.swapped(first, second)
+        write_order(self._pool.pool, places)
+        self._change_order(places)
+
+    def _follow_order(self) -> None:
+        """Another front end of this pool may have swapped databases."""
+        places = None if self._pool is None else read_order(self._pool.pool, self.databases)
+        if places is not None and places != self.order.places:
+            self._change_order(places)
+            self.modes.reordered()
+
+    def _change_order(self, places: list[int]) -> None:
+        self.order.change(places, self._hub.clients.values())
+        self._hub.first_database = places[0]
 
     def lost_nodes(self) -> list[str]:
         """Return the names of memory nodes that do not answer."""
@@ -122,21 +156,32 @@ class Server:
         self._store = self._open_remote_store() if config.string("pool").startswith("verbs:") else self._open_store()
         self._hub = Hub(self, FastLane(self._store), asyncio.get_running_loop(), logs.get_logger("session"))
         self._hub.next_id = self.service.placement.first_client_id
+        self.modes = ServerModes(self, self._hold_back)
+        self.slow_watch = SlowWatch(config, self.statistics, self._hub.times, self._hold_back)
+        self._client_limits = ClientLimits(config, self._hub.clients, self.log, workers=self.service.placement.workers)
+        self._follow_order()
         self._apply_limits()
         for name in ("lfu-log-factor", "lfu-decay-time"):
             config.on_change(name, lambda _value: asyncio.get_running_loop().call_soon(self._apply_limits))
+        for name in ("notify-keyspace-events", "tracking-table-max-keys"):
+            config.on_change(name, lambda _value: asyncio.get_running_loop().call_soon(self.modes.follow_configuration))
         for name in ("maxmemory", "inflight-share", "pinned-share", "eviction-low-watermark", "eviction-high-watermark"):
             config.on_change(name, lambda _value: asyncio.get_running_loop().call_soon(self._apply_limits))
-        for name in ("maxclients", "requirepass", "protected-mode"):
+        for name in ("maxclients", "protected-mode"):
             config.on_change(name, lambda _value: asyncio.get_running_loop().call_soon(self._apply_limits))
         for name in ("lookup-protection-ms", "lookup-protection-share", "lease-share", "pair-eviction"):
             config.on_change(name, lambda _value: asyncio.get_running_loop().call_soon(self._apply_limits))
         for name in ("proto-max-bulk-len", "client-query-buffer-limit", "stall-limit-ms", "chain-inference"):
             config.on_change(name, lambda _value: asyncio.get_running_loop().call_soon(self._apply_limits))
+        self.access.on_change(self._apply_access)
+        self._hold_back(SlowReason.RENAMED, self.names.changes_fast_names)
         for name in ("save", "stop-writes-on-bgsave-error"):
             config.on_change(name, lambda _value: asyncio.get_running_loop().call_soon(self._refuse_writes))
+        for name in ("slowlog-log-slower-than", "slowlog-max-len", "latency-monitor-threshold", "latency-tracking"):
+            config.on_change(name, lambda _value: asyncio.get_running_loop().call_soon(self.slow_watch.follow_configuration))
         config.on_change("maxmemory-policy", lambda value: self._store.set_policy(str(value)))
         self.service.attach(self, on_client_count=self._limit_clients)
+        self.modes.attach(self.service.channel)
         for topic, answering in ANSWERS.items():
             self.service.channel.on(topic, partial(_answer, self, answering))
         self.service.channel.on(SAVE_AT_END, self._save_at_end_as_told)
@@ -144,6 +189,7 @@ class Server:
         saves = await self.service.ask_saves()
         if saves is not None:
             self.persistence.apply(saves)
+        await self.modes.join()
         await self._listen()
 
     def _save_at_end_as_told(self, message: Message) -> bool:
@@ -231,9 +277,15 @@ class Server:
         hub.infers_chains = config.flag("chain-inference")
         hub.max_bulk_bytes = config.number("proto-max-bulk-len")
         hub.query_buffer_limit_bytes = config.number("client-query-buffer-limit")
-        hub.password_required = bool(config.string("requirepass"))
-        hub.protected = config.flag("protected-mode") and not hub.password_required
+        self._apply_access()
         hub.wake()
+
+    def _apply_access(self) -> None:
+        """Take over what the default user may do: every new connection is that one."""
+        hub = self._hub
+        hub.password_required = self.access.needs_login
+        hub.first_slow_reasons = self.access.slow_reasons_of(DEFAULT_USER)
+        hub.protected = self.config.flag("protected-mode") and self.access.is_open
 
     def _limit_clients(self) -> None:
         """Let in as many clients as `maxclients` and the other workers leave."""
@@ -244,13 +296,20 @@ class Server:
         """Open every socket that the configuration names."""
         loop, placement = asyncio.get_running_loop(), self.service.placement
         backlog = self.config.number("tcp-backlog")
-        for sock in service_sockets(self.config, Use.SHARED if placement.workers > 1 else Use.ALONE):
+        use = Use.SHARED if placement.workers > 1 else Use.ALONE
+        for sock in service_sockets(self.config, use):
             self._listeners.append(await loop.create_server(lambda: Session(self._hub), sock=sock, backlog=backlog))
+        if self.config.number("tls-port"):
+            from kvcd.tls_listeners import TlsListeners  # only who speaks TLS loads OpenSSL
+
+            secure = TlsListeners(self.config, lambda: Session(self._hub), service_sockets(self.config, use, directive="tls-port"))
+            await secure.open()
+            self._listeners.append(secure)
         unix = socket.socket(fileno=placement.unix_descriptor) if placement.unix_descriptor >= 0 else unix_listener(self.config)
         if unix is not None:
             self._listeners.append(await serve_unix(lambda: Session(self._hub), unix, backlog))
         if not self._listeners:
-            raise ConfigError("nothing to listen on: port is 0 and there is no unixsocket")
+            raise ConfigError("nothing to listen on: port and tls-port are 0 and there is no unixsocket")
 
     def stop_soon(self) -> None:
         """Let ``serve`` end."""
@@ -271,7 +330,8 @@ class Server:
                 self._tick(interval_s)
 
     def _tick(self, interval_s: float) -> None:
-        if not self._is_maintaining:
+        self._follow_order()
+        if not self._is_maintaining and self.expires_in_background:
             self._is_maintaining = True
             budget_ms = interval_s * 1000 * MAINTENANCE_SHARE
             if self._remote is None:
@@ -280,20 +340,7 @@ class Server:
                 waiting.run(self._maintain, budget_ms)
         self.persistence.tick()
         self._hub.check_waiting()
-        for number in self._output_watch.too_slow(self._hub.clients, self.config.output_limit(), self.now_ms()):
-            slow = self._hub.clients[number]
-            self.log.warning(
-                "closing a client that does not read its replies (client-output-buffer-limit)",
-                client=number,
-                unread_bytes=slow.pending_output_bytes,
-            )
-            slow.kill()
-        idle_limit_ms = self.config.number("timeout") * 1000
-        if idle_limit_ms:
-            oldest_ms = self.now_ms() - idle_limit_ms
-            for client in list(self._hub.clients.values()):
-                if max(client.last_interaction_ms, client.stalled_since_ms) < oldest_ms:
-                    client.kill()
+        self._client_limits.enforce(self.now_ms(), has_listeners=self.modes.has_listeners)
         self.service.tell_clients(len(self._hub.clients))
         calls = self._hub.calls() + self.statistics.total_calls
         now_s = time.monotonic()
@@ -324,6 +371,7 @@ class Server:
             more = self._store.evict_ahead(EVICTION_SLICE_MS)
         finally:
             self._is_evicting = False
+            self.modes.take_removals()
             if more:
                 self._evict_soon()
 
@@ -335,6 +383,7 @@ class Server:
                 asyncio.get_running_loop().call_later(URGENT_PAUSE_S, self._maintain_again, budget_ms)
         finally:
             self._is_maintaining = False
+            self.modes.take_removals()
 
     def _maintain_again(self, budget_ms: float) -> None:
         """There was more to do than one turn's share: go on before the next tick."""
@@ -347,7 +396,7 @@ class Server:
         """Whether the end would lose nothing that is to be saved; otherwise the log says why, and the service goes on as Redis does."""
         reason = self.persistence.why_not() if self._save_at_end is None and self.persistence.has_rules else None
         if reason is not None:
-            self.log.warning("cannot stop: the snapshot could not be saved (CONFIG SET save \"\" gives it up)", reason=reason)
+            self.log.warning('cannot stop: the snapshot could not be saved (CONFIG SET save "" gives it up)', reason=reason)
         return reason is None
 
     async def finish(self) -> bool:
@@ -396,7 +445,7 @@ def _answer(server: ServerState, answering: Answering, message: Message) -> obje
 
 
 async def serve(
-    config: Config, service: Service, *, on_ready: Callable[[Server], object], on_stop: Callable[[], object] = lambda: None
+    config: Config, service: Service, users: Users, *, on_ready: Callable[[Server], object], on_stop: Callable[[], object] = lambda: None
 ) -> bool:
     """Serve until the end is asked for, by SIGTERM, SIGINT, SHUTDOWN, or because the supervisor is gone.
 
@@ -407,7 +456,7 @@ async def serve(
     possible = raise_descriptor_limit(clients)
     if possible < clients:
         log.warning("fewer clients than maxclients: the descriptor limit (ulimit -n) is lower", maxclients=clients, possible=possible)
-    server = Server(config, service)
+    server = Server(config, service, users)
     loop = asyncio.get_running_loop()
 
     def heed_signals() -> None:
@@ -435,55 +484,3 @@ async def serve(
         saved = await server.finish()
     server.close_pool()
     return saved
-
-
-async def _serve_alone(config: Config) -> int:
-    """The whole service in this process."""
-    log = logs.get_logger("server")
-
-    def announce(server: Server) -> None:
-        log.notice(
-            "Ready to accept connections",
-            port=server.port,
-            pid=os.getpid(),
-            pool=config.string("pool"),
-            pool_bytes=server.store.memory()["pool_bytes"],
-            memory_bytes=available_memory_bytes(),
-        )
-        tell_supervisor(config, "READY=1")
-
-    try:
-        async with contextlib.AsyncExitStack() as opened:
-            on_ready: Callable[[Server], object] = announce
-            if config.number("admin-port"):
-                on_ready = await _open_admin_port(config, opened, announce)
-            saved = await serve(config, Service(), on_ready=on_ready, on_stop=lambda: tell_supervisor(config, "STOPPING=1"))
-    except (PoolError, SnapshotError, OSError) as error:
-        log.warning("cannot start", reason=str(error))
-        sys.stderr.write(f"kvcd: {error}\n")
-        return EXIT_FAILURE
-    log.notice("stopped; bye")
-    return 0 if saved else EXIT_FAILURE
-
-
-async def _open_admin_port(
-    config: Config, opened: contextlib.AsyncExitStack, announce: Callable[[Server], object]
-) -> Callable[[Server], object]:
-    """Open the admin port; what is returned shows the server there, and announces it."""
-    from kvcd.admin import AdminServer  # only who has that port needs what it imports
-    from kvcd.service_view import ProcessView
-
-    admin = AdminServer(config)
-    opened.push_async_callback(admin.close)
-    await admin.open()
-
-    def show(server: Server) -> None:
-        admin.show(ProcessView(server))
-        announce(server)
-
-    return show
-
-
-def run(config: Config) -> int:
-    """Serve until SIGTERM or SIGINT; the exit status. Raises ConfigError for a configuration that cannot work."""
-    return uvloop.run(_serve_alone(config))

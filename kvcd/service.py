@@ -16,7 +16,7 @@ from kvcd.portable import portable, restored
 from kvcd.totals import Tally, tally_of
 
 if TYPE_CHECKING:
-    from kvcd.context import ServerState
+    from kvcd.context import ClientState, ServerState
 
 # The supervisor waits for the workers before it answers, so whoever asks it waits a little longer.
 SUPERVISOR_DEADLINE_S = 1.5 * ANSWER_DEADLINE_S
@@ -27,6 +27,7 @@ CHANGE, CHANGED = "change configuration", "configuration changed"
 RESET, WAS_RESET = "reset statistics", "statistics were reset"
 CLIENT_COUNT = "client count"
 READY, FAILED, STOPPING, STOP = "ready", "failed", "stopping", "stop"
+CHANGE_USERS, USERS_CHANGED = "change users", "users changed"
 SAVES, SAVES_ASKED, CHANGES, SAVE_AT_END = "saves", "saves asked", "changes", "save at end"
 
 _log = logs.get_logger("service")
@@ -55,6 +56,7 @@ class Service:
         channel.on(TALLY, lambda _message: tally_of(server, self._epoch).plain())
         channel.on(CHANGED, lambda message: self._changed(server, message))
         channel.on(WAS_RESET, lambda message: self._was_reset(server, message))
+        channel.on(USERS_CHANGED, lambda message: _users_changed(server, message))
         channel.on(POOL_FACTS, lambda _message: pool_facts(server))
 
         def count(message: Message) -> None:
@@ -203,6 +205,12 @@ class Service:
             payload = [[portable(name), portable(text)] for name, text in pairs]
             await self.channel.ask(SUPERVISOR, CHANGE, payload, deadline_s=SUPERVISOR_DEADLINE_S)
 
+    async def change_users(self, server: ServerState, users: dict[str, str | None], *, asking: ClientState) -> None:
+        """Let users be these (``Users.dump``; None: removed) on all workers: here first, then everywhere in the supervisor's order."""
+        server.access.take(users, asking=asking)
+        if not self.channel.is_alone:
+            await self.channel.ask(SUPERVISOR, CHANGE_USERS, users, deadline_s=SUPERVISOR_DEADLINE_S)
+
     def _changed(self, server: ServerState, message: Message) -> bool:
         try:
             server.config.set_many([(restored(name), restored(text)) for name, text in message.payload])
@@ -210,6 +218,11 @@ class Service:
             _log.warning("a change of the configuration was not possible in this worker", reason=str(error))
             return False
         return True
+
+
+def _users_changed(server: ServerState, message: Message) -> bool:
+    server.access.take(message.payload)
+    return True
 
 
 def _reset(server: ServerState) -> None:
@@ -220,7 +233,7 @@ def _reset(server: ServerState) -> None:
 def pool_facts(server: ServerState) -> dict[str, Any]:
     """Return what is the same whichever worker says it: the pool's state and the databases' sizes, for the metrics."""
     facts: dict[str, object] = {**server.store.memory()}
-    sizes = {database: server.store.database_size(database) for database in range(server.databases)}
+    sizes = {number: server.store.database_size(place) for number, place in enumerate(server.order.places)}
     return {
         "memory": {name: value for name, value in facts.items() if isinstance(value, int | float)},
         "databases": {str(database): [size.keys, size.expires] for database, size in sizes.items() if size.keys},

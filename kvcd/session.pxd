@@ -5,6 +5,7 @@ cimport cython
 from libc.stdint cimport int64_t, uint64_t
 
 from kvcd.fastlane cimport Chain, FastLane
+from kvcd.run_times cimport RunTimes
 from protocol.parser cimport RequestParser
 from protocol.writer cimport OutBuffer
 from storage.staging cimport PinnedValue, StagedValue
@@ -28,6 +29,7 @@ cdef class Hub:
     cdef public object log
     cdef public object password_required # whether new connections must authenticate
     cdef public int slow_reasons         # kvcd.context.SlowReason bits: every command of every client takes the slow lane, which looks at it
+    cdef public int first_slow_reasons   # those that a new client begins with
     cdef public bint protected           # protected mode: no password, open to the network
     cdef public uint64_t max_clients
     cdef public uint64_t query_buffer_limit_bytes
@@ -40,6 +42,9 @@ cdef class Hub:
     cdef readonly uint64_t net_input_bytes
     cdef readonly uint64_t net_output_bytes
     cdef public uint64_t next_id         # of the next client; workers of one service count from different numbers
+    cdef public int first_database       # where in the pool the database is that new clients begin with
+    cdef readonly RunTimes times         # of the fast lane
+    cdef int64_t run_began_ns            # the clock when the run at hand began, as far as it is known; else 0
     cdef dict waiting                    # sessions that wait for memory or pins -> since when
     cdef bint waking
     cdef void set_time(self) noexcept
@@ -71,6 +76,10 @@ cdef class Session:
     cdef readonly uint64_t net_output_bytes
     cdef public bint close_after_reply
     cdef public int slow_reasons         # the same for this client's commands
+    cdef public object modes             # kvcd.client_modes.ClientModes: what it has switched on, None for most
+    cdef public bint replies_off         # CLIENT REPLY OFF
+    cdef public bint skips_next          # CLIENT REPLY SKIP: of the command after this one
+    cdef public bint is_blocked          # its command waits for what others do (CLIENT PAUSE, WAIT): messages pass it meanwhile
     # --- the connection
     cdef Hub hub
     cdef FastLane lane                   # what answers this client's commands; over RDMA only while it does
@@ -82,9 +91,15 @@ cdef class Session:
     cdef size_t held                     # bytes in `own` that are not yet parsed, or part of an unfinished command
     cdef char *region                    # what the next read fills
     cdef size_t region_bytes
+    cdef bint skipping                   # the reply of the command at hand
+    cdef list pushes                     # messages that are no replies and go before the next one
+    cdef list late_pushes                # such as go behind the reply of the command at hand
+    cdef uint64_t pushed_bytes           # in all of them
+    cdef bint is_push_planned            # the loop's next turn sends them
     cdef object queue                    # chunks that the socket did not take yet
     cdef uint64_t queued_bytes
     cdef size_t chunk_position           # how much of the first chunk is sent
+    cdef bint is_encrypted               # TLS: only the transport may write
     cdef bint transport_busy             # the transport holds bytes: no direct send until it resumes us
     cdef bint reading_paused
     cdef bint closed
@@ -119,6 +134,8 @@ cdef class Session:
     cdef int _receive(self, size_t count) except -1
     cdef bint _takes_value(self, char *base, int *key_number)
     cdef int _reply(self, object reply) except -1
+    cdef int _write_pushes(self, list messages) except -1
+    cdef int _send_pushes(self) except -1
     cdef int _queue_chunks(self, list chunks) except -1
     cdef int _send(self) except -1
     cdef int _drain(self) except -1

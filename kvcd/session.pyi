@@ -2,15 +2,19 @@ import asyncio
 from typing import Any
 
 from kvcd.fastlane import FastLane
+from kvcd.run_times import RunTimes
 
 class Hub:
     server: Any
     lane: FastLane
     clients: dict[int, Any]
     next_id: int
+    times: RunTimes
+    first_database: int
     password_required: bool
     protected: bool
     slow_reasons: int
+    first_slow_reasons: int
     max_clients: int
     query_buffer_limit_bytes: int
     max_bulk_bytes: int
@@ -46,8 +50,14 @@ class Session(asyncio.BufferedProtocol):
     close_after_reply: bool
     slow_reasons: int
     stalled_since_ms: int
+    modes: Any
+    replies_off: bool
+    skips_next: bool
+    is_blocked: bool
     def __init__(self, hub: Hub) -> None: ...
     def kill(self) -> None: ...
+    def push(self, message: bytes, limit_bytes: int = 0, behind_reply: bool = False) -> None: ...
+    def take_pushes(self) -> bytes: ...
     def is_busy(self) -> bool: ...
     def holds_memory(self) -> bool: ...
     def try_again(self, since_ms: int) -> None: ...

@@ -18,13 +18,15 @@ from libc.string cimport memcpy, memmove
 
 from kvcd.commands import dispatch
 from kvcd.commands.arguments import OUT_OF_MEMORY
+from kvcd.context import SlowReason
 from kvcd.fastlane cimport NOT_FAST, RUN_FIRST, RUN_WAITS, TAKEN, FastLane
+from kvcd.run_times cimport RunTimes, realtime_ns
 from protocol.command_table import lookup
 from protocol.encoder cimport encode_into
 from protocol.parser cimport PARSE_COMMAND, PARSE_ERROR, PARSE_LARGE, RequestParser
 from protocol.replies import NO_REPLY, Error
 from storage.fabric import waiting
-from protocol.writer cimport OutBuffer, out_clear
+from protocol.writer cimport OutBuffer, out_clear, out_raw
 from storage.fabric.waiting cimport suspend
 from storage.staging cimport STAGE_FULL, STAGE_WAIT, PinnedValue, StagedValue
 
@@ -38,6 +40,7 @@ cdef enum:
     PIECE_BYTES = 262144           # of a large value, given to the transport when the socket is full
     SENT_AT_ONCE_BYTES = 4194304   # of large values in one go: other clients wait meanwhile
     SPARE_BUFFERS = 16
+    UNAUTHENTICATED_OUTPUT_BYTES = 17408  # unread replies of a client that has not logged in: Redis's 16 KiB and 1 KiB
 
 # What a session may have to do, on a stack of its own where the store may wait.
 cdef enum Work:
@@ -46,15 +49,25 @@ cdef enum Work:
     GO_ON
     TRY_AGAIN
     STEP
+    PUSH
+
+cdef int REPLIES_OFF = SlowReason.REPLIES_OFF
 
 _FAST_NAMES = (
     "NULL", "get", "set", "mget", "mset", "exists", "del", "unlink", "strlen", "ttl", "pttl", "ping", "prefix.match",
     "prefix.exists", "prefix.get", "prefix.set",
 )
-# What redis-server says in protected mode, in our words behind its code.
+# redis-server's words, which clients show.
 _PROTECTED_MODE = (
-    b"-DENIED kvcd runs in protected mode: it has no password and answers this machine only. To open it, set a password "
-    b"(requirepass), or turn protected-mode off where the network is trusted.\r\n"
+    b"-DENIED Redis is running in protected mode because protected mode is enabled and no password is set for the default user. In this "
+    b"mode connections are only accepted from the loopback interface. If you want to connect from external computers to Redis you may "
+    b"adopt one of the following solutions: 1) Just disable protected mode sending the command 'CONFIG SET protected-mode no' from the "
+    b"loopback interface by connecting to Redis from the same host the server is running, however MAKE SURE Redis is not publicly "
+    b"accessible from internet if you do so. Use CONFIG REWRITE to make this change permanent. 2) Alternatively you can just disable the "
+    b"protected mode by editing the Redis configuration file, and setting the protected mode option to 'no', and then restarting the "
+    b"server. 3) If you started the server manually just for testing, restart it with the '--protected-mode no' option. 4) Setup a an "
+    b"authentication password for the default user. NOTE: You only need to do one of the above things in order for the server to start "
+    b"accepting connections from the outside.\r\n"
 )
 
 
@@ -84,16 +97,23 @@ cdef class Hub:
         if self.read_buffer == NULL:
             raise MemoryError("no memory for the read buffer")
         self.next_id = 1
+        self.times = RunTimes()
         lane.store.on_release = self.wake
 
     def __dealloc__(self):
         free(self.read_buffer)
-        for address in self.spare_buffers:
+        for address in self.spare_buffers or ():  # None where the collector of cycles was here before
             free(<void *><size_t>address)
 
     cdef void set_time(self) noexcept:
         """Time for everything until the next call."""
-        self.lane.set_time()
+        cdef int64_t now_ns = 0
+        if self.lane.store.manual_clock_ms is not None:
+            self.lane.set_time()
+        else:
+            now_ns = realtime_ns()
+            self.lane.now_ms = now_ns // 1000000
+        self.run_began_ns = 0 if self.is_remote else now_ns  # there others go on while one waits
         self.now_ms = self.lane.now_ms
 
     cdef FastLane take_lane(self):
@@ -181,6 +201,7 @@ cdef class Hub:
             "net_input_bytes": self.net_input_bytes,
             "net_output_bytes": self.net_output_bytes,
             **calls,
+            **self.times.counters(_FAST_NAMES),
         }
 
 
@@ -246,12 +267,70 @@ cdef class Session:
     @property
     def pending_output_bytes(self) -> int:
         """Written and not yet taken by the kernel."""
-        return self.queued_bytes
+        return self.queued_bytes + self.pushed_bytes
 
     def kill(self) -> None:
         """Close the connection now, dropping what is queued."""
         if not self.closed and self.transport is not None:
             self.transport.abort()
+
+    def push(self, bytes message, uint64_t limit_bytes=0, bint behind_reply=False) -> None:
+        """Send a message that is no reply, before that of the command at hand or behind it, and many in few writes.
+
+        A client that leaves more than ``limit_bytes`` unread (0: no limit) is closed.
+        """
+        if self.closed:
+            return
+        if limit_bytes and self.queued_bytes + self.pushed_bytes + <uint64_t>PyBytes_GET_SIZE(message) > limit_bytes:
+            self.hub.log.warning(
+                "closing a client that does not read its messages (client-output-buffer-limit)",
+                client=self.id, unread_bytes=self.queued_bytes + self.pushed_bytes,
+            )
+            self.closed = True
+            self.pushes = self.late_pushes = None
+            self.pushed_bytes = 0
+            self.transport.abort()
+            return
+        self.pushed_bytes += PyBytes_GET_SIZE(message)
+        if behind_reply and (self.processing or (self.in_command and not self.is_blocked)):
+            if self.late_pushes is None:
+                self.late_pushes = []
+            self.late_pushes.append(message)
+            return
+        if self.pushes is None:
+            self.pushes = []
+        self.pushes.append(message)
+        if not self.is_push_planned and not self.processing:
+            self.is_push_planned = True
+            self.hub.loop.call_soon(self._push)
+
+    def _push(self) -> None:
+        self.is_push_planned = False
+        if self.pushes and not self.closed:
+            self._start(PUSH, None)
+
+    def take_pushes(self) -> bytes:
+        """Hand over what was pushed since this command began, to whoever puts it between replies of its own."""
+        cdef bytes together = b"" if self.pushes is None else b"".join(self.pushes)
+        self.pushes = None
+        self.pushed_bytes -= PyBytes_GET_SIZE(together)
+        return together
+
+    cdef int _write_pushes(self, list messages) except -1:
+        """Append messages to the replies at hand."""
+        cdef bytes message
+        for message in messages:
+            self.pushed_bytes -= PyBytes_GET_SIZE(message)
+            if out_raw(&self.lane.out, PyBytes_AS_STRING(message), PyBytes_GET_SIZE(message)) != 0:
+                raise MemoryError("no memory for a message")
+        messages.clear()
+        return 0
+
+    cdef int _send_pushes(self) except -1:
+        """Send the messages; in the midst of a batch they go with its replies."""
+        if not self.pushes or self.processing:
+            return 0
+        return self._queue_chunks([self.take_pushes()])
 
     def is_busy(self) -> bool:
         """Whether something is still to be sent, or runs."""
@@ -272,7 +351,9 @@ cdef class Session:
         self.created_at_ms = self.last_interaction_ms = self.stalled_since_ms = hub.now_ms
         sock = transport.get_extra_info("socket")
         self.descriptor = sock.fileno()
-        transport.set_write_buffer_limits(0)
+        self.is_encrypted = transport.get_extra_info("sslcontext") is not None
+        # uvloop's TLS says "full" as soon as it holds so much, its TCP only when it holds more.
+        transport.set_write_buffer_limits(1 if self.is_encrypted else 0)
         self.address = _shown_address(transport.get_extra_info("peername"), transport.get_extra_info("sockname"))
         self.local_address = _shown_address(transport.get_extra_info("sockname"), None)
         if hub.protected and not _is_local(transport.get_extra_info("peername")):
@@ -286,7 +367,9 @@ cdef class Session:
         self.id = hub.next_id
         hub.next_id += 1
         hub.clients[self.id] = self
+        self.db = hub.first_database
         self.authenticated = not hub.password_required
+        self.slow_reasons = hub.first_slow_reasons
         self.parser.max_bulk_bytes = hub.max_bulk_bytes
 
     def _refuse(self, bytes text) -> None:
@@ -298,6 +381,8 @@ cdef class Session:
         """Give back whatever the connection held."""
         self.closed = True
         self.hub.clients.pop(self.id, None)
+        if self.modes is not None:
+            self.hub.server.modes.forget(self)
         if not self.working:
             self._release()  # else when what is under way for it has ended
 
@@ -363,7 +448,8 @@ cdef class Session:
             self.region = self.own + self.held
             # Not all the room there is: what follows this command, perhaps a large value, is to fit what is claimed at a time.
             self.region_bytes = min(self.own_capacity - self.held, self.parser.wanted() + self.hub.read_buffer_bytes)
-        return self
+        # uvloop's TLS asks a buffer for its length, which a session has none of.
+        return memoryview(self) if self.is_encrypted else self
 
     def __getbuffer__(self, Py_buffer *buffer, int flags):
         PyBuffer_FillInfo(buffer, self, self.region, self.region_bytes, 0, flags)
@@ -465,6 +551,8 @@ cdef class Session:
                 self._go_on()
             elif work == TRY_AGAIN:
                 self._try_again(argument)
+            elif work == PUSH:
+                self._send_pushes()
             else:
                 self._step(argument)
         except Exception:
@@ -481,9 +569,12 @@ cdef class Session:
         """Parse and answer what lies between ``base`` and ``end``; keep what is unfinished."""
         self.processing = True
         try:
+            if self.pushes:
+                self._write_pushes(self.pushes)  # they came before what is answered now
             self._parse(base, &end)
         finally:
             self.processing = False
+            self.hub.run_began_ns = 0
         if self.closed:
             self.lane.out.length = 0  # what it had coming; the next client's replies begin here
             return 0
@@ -493,6 +584,10 @@ cdef class Session:
             self.hub.log.warning("closing a client: its unfinished command exceeds client-query-buffer-limit", client=self.id)
             self.transport.abort()
             return 0
+        if self.pushes:
+            self._write_pushes(self.pushes)
+        if self.late_pushes and not self.in_command:
+            self._write_pushes(self.late_pushes)
         self._send()
         return 0
 
@@ -559,12 +654,31 @@ cdef class Session:
         """Answer the commands taken so far; nonzero when they wait for pins, to be parsed again then."""
         cdef list chunks = []
         cdef FastLane lane = self.lane
-        if lane.pending_count == 0:
+        cdef uint32_t count = lane.pending_count
+        cdef int64_t started_ns, ended_ns, duration_ns
+        cdef const char *key = NULL
+        cdef uint32_t key_bytes = 0
+        if count == 0:
             return 0
+        if lane.pending[0].count:
+            key = lane.batch.requests[lane.pending[0].first].key
+            key_bytes = lane.batch.requests[lane.pending[0].first].key_bytes
+        started_ns = self.hub.run_began_ns
+        if started_ns == 0:
+            started_ns = realtime_ns()
         if lane.run(self._resp, chunks) == RUN_WAITS:
             self.parser.rewind(lane.first_frame)
             self._wait()
             return 1
+        ended_ns = realtime_ns()
+        duration_ns = max(ended_ns - started_ns, 0)
+        if self.hub.run_began_ns:
+            self.hub.run_began_ns = ended_ns
+        if self.hub.times.note(lane.pending, count, duration_ns):
+            words = [_FAST_NAMES[lane.pending[0].command].upper().encode()]
+            if key != NULL:
+                words.append(PyBytes_FromStringAndSize(key, key_bytes))
+            self.hub.server.slow_watch.note_run(self, words, count, duration_ns, self.hub.now_ms)
         if chunks:
             self._queue_chunks(chunks)
         elif lane.out.length > 1048576:
@@ -578,6 +692,7 @@ cdef class Session:
         cdef RequestParser parser = self.parser
         cdef int i
         cdef list args = []
+        self.hub.run_began_ns = 0
         if self.staging_failed:
             self._drop_staged()
             return self._reply(self.refusal)
@@ -636,8 +751,20 @@ cdef class Session:
         self._go_on()
 
     cdef int _reply(self, object reply) except -1:
+        """Write the reply of the command at hand, if it is to be heard, and the messages before and behind it."""
+        if self.slow_reasons & REPLIES_OFF:
+            if self.replies_off or self.skipping:
+                reply = NO_REPLY
+            self.skipping = self.skips_next
+            self.skips_next = False
+            if not self.replies_off and not self.skipping:
+                self.slow_reasons &= ~REPLIES_OFF
+        if self.pushes:
+            self._write_pushes(self.pushes)
         if reply is not NO_REPLY:
             encode_into(&self.lane.out, reply, self._resp)
+        if self.late_pushes:
+            self._write_pushes(self.late_pushes)
         return 0
 
     cdef int _protocol_error(self, str text) except -1:
@@ -841,7 +968,7 @@ cdef class Session:
         out.length = 0
         if self.closed:
             return 0
-        if not self.queue and not self.transport_busy:
+        if not self.queue and not self.transport_busy and not self.is_encrypted:
             sent = send(self.descriptor, out.data, length, MSG_DONTWAIT | MSG_NOSIGNAL)
             if sent < 0:
                 if errno != EAGAIN and errno != EINTR:
@@ -852,6 +979,10 @@ cdef class Session:
             self.net_output_bytes += sent
             self.hub.net_output_bytes += sent
         if <size_t>sent < length:
+            if not self._authenticated and length - sent > UNAUTHENTICATED_OUTPUT_BYTES:
+                self.hub.log.verbose("closing a client that has not logged in and does not read its replies", client=self.id)
+                self.transport.abort()
+                return 0
             self._queue_chunks([PyBytes_FromStringAndSize(out.data + sent, length - sent)])
         if out.capacity > 4194304:
             out_clear(out, 0)
@@ -892,7 +1023,7 @@ cdef class Session:
                 available = budget
             sent = -1
             piece = None
-            if place != NULL:
+            if place != NULL and not self.is_encrypted:
                 sent = send(self.descriptor, place, available, MSG_DONTWAIT | MSG_NOSIGNAL)
                 if sent < 0:
                     if errno == EINTR:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import kvcd
 from protocol.rdb_encoder import RdbEncoder
+from storage.database_order import read_order
 from storage.export import NEIGHBOURS, ExportedValue, Exporter
 from storage.store import Store
 
@@ -50,6 +51,8 @@ def write_snapshot(
     try:
         try:
             snapshot = _Snapshot(descriptor, Exporter(store), checksum)
+            order = read_order(store.pool, store.databases) or []
+            snapshot.numbers = {place: number for number, place in enumerate(order)}
             snapshot.write(progress, pause)
             os.fsync(descriptor)
         finally:
@@ -79,6 +82,7 @@ class _Snapshot:
         self.exporter = exporter
         self.encoder = RdbEncoder(checksum)
         self.keys = 0
+        self.numbers: dict[int, int] = {}  # of the databases that SWAPDB has moved, by place
         self._descriptor = descriptor
         self._database = -1
         self._announced: set[int] = set()
@@ -125,7 +129,7 @@ class _Snapshot:
 
     def _select(self, database: int) -> None:
         self._database = database
-        self.encoder.select_database(database)
+        self.encoder.select_database(self.numbers.get(database, database))
         if database not in self._announced:
             self._announced.add(database)
             keys, expires = self._sizes.get(database, (0, 0))

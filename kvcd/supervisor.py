@@ -13,6 +13,7 @@ from typing import Any
 import uvloop
 
 from kvcd import logs
+from kvcd.access_file import load_users
 from kvcd.channel import Message
 from kvcd.channel_link import Link
 from kvcd.config import Config, available_memory_bytes
@@ -22,7 +23,22 @@ from kvcd.listeners import held_sockets, remove_unix_socket, unix_listener
 from kvcd.place_keeper import PlaceKeeper, StartFailure
 from kvcd.placement import Placement
 from kvcd.portable import restored
-from kvcd.service import CHANGE, CHANGED, FAILED, POOL_FACTS, READY, RESET, SAVE_AT_END, STOP, STOPPING, TALLY, TOTALS, WAS_RESET
+from kvcd.service import (
+    CHANGE,
+    CHANGE_USERS,
+    CHANGED,
+    FAILED,
+    POOL_FACTS,
+    READY,
+    RESET,
+    SAVE_AT_END,
+    STOP,
+    STOPPING,
+    TALLY,
+    TOTALS,
+    USERS_CHANGED,
+    WAS_RESET,
+)
 from kvcd.service_view import ServiceSample, WorkerState
 from kvcd.switchboard import Switchboard
 from kvcd.totals import Ledger, Tally
@@ -41,6 +57,8 @@ class Supervisor:
 
     def __init__(self, config: Config) -> None:
         self._config = config
+        self._users = load_users(config)  # as they are now, for workers that are started later
+        config.on_change("requirepass", lambda value: self._users.follow_password(str(value).encode("utf-8", "surrogateescape")))
         self._log = logs.get_logger("supervisor")
         self._ledger = Ledger()
         self._switchboard = Switchboard(queue_limit_bytes=config.number("channel-queue-limit"), on_overrun=self._overrun)
@@ -88,10 +106,14 @@ class Supervisor:
     def _open(self) -> None:
         """Take the sockets and the memory that workers come and go on."""
         config = self._config
+        if config.number("tls-port"):
+            from kvcd.tls import server_context
+
+            server_context(config)  # what is wrong with it is said once, not by each worker
         self._sockets = held_sockets(config)
         self._unix = unix_listener(config)
         if not self._sockets and self._unix is None:
-            raise ConfigError("nothing to listen on: port is 0 and there is no unixsocket")
+            raise ConfigError("nothing to listen on: port and tls-port are 0 and there is no unixsocket")
         if not config.string("pool").startswith("verbs:"):
             self._pool_bytes = config.planned_pool_bytes
         if config.string("pool") == "shm:":
@@ -125,7 +147,7 @@ class Supervisor:
         )
         self._start_count += 1
         descriptors = [number for number in (placement.memory_descriptor, placement.unix_descriptor) if number >= 0]
-        process = await WorkerProcess.start(self._config, placement, descriptors=descriptors)
+        process = await WorkerProcess.start(self._config, self._users, placement, descriptors=descriptors)
         return process, await self._switchboard.seat(place, process.socket)
 
     def _ended(self, keeper: PlaceKeeper) -> None:
@@ -176,6 +198,7 @@ class Supervisor:
             TALLY: self._report,
             TOTALS: self._totals,
             CHANGE: self._change,
+            CHANGE_USERS: self._change_users,
             RESET: self._reset,
         }
         for topic, handler in handlers.items():
@@ -194,6 +217,7 @@ class Supervisor:
         if self._is_announced or not all(other.is_ready for other in self._keepers):
             return
         self._is_announced = True
+        self._log.notice("Server initialized")
         self._log.notice(
             "Ready to accept connections",
             port=self._config.number("port"),
@@ -232,6 +256,11 @@ class Supervisor:
         except ConfigError as error:
             self._log.warning("a change of the configuration was not possible in the supervisor", reason=str(error))
         await self._switchboard.ask_all(CHANGED, message.payload)
+
+    async def _change_users(self, message: Message) -> None:
+        """As changes of the configuration."""
+        self._users.take(message.payload)
+        await self._switchboard.ask_all(USERS_CHANGED, message.payload)
 
     async def _reset(self, message: Message) -> None:
         epoch = self._ledger.reset()

@@ -32,6 +32,7 @@ class Tally:
     cpu_s: dict[str, float] = field(default_factory=dict)  # processor time by "user", "sys" and the same of "_children"
     clients: int = 0
     operations_per_second: int = 0
+    listeners: dict[str, int] = field(default_factory=dict)  # who waits, tracks or subscribes, and to how much (ServerModes.counts)
     longest_input_bytes: int = 0
     longest_output_bytes: int = 0
     private_bytes: int = 0  # resident memory of the process alone
@@ -50,6 +51,22 @@ class Tally:
                 calls[command] = calls.get(command, 0) + count
         return calls
 
+    def command_counts(self) -> dict[str, CommandCount]:
+        """Return calls, times and histograms per command since the last reset, of both lanes."""
+        counts: dict[str, CommandCount] = {}
+        for name, count in self.commands.items():
+            counts.setdefault(name, CommandCount()).add(count)
+        for field_name, number in self.since_reset().items():
+            kind, _, rest = field_name.partition(":")
+            command, _, bucket = rest.partition(":")
+            if number and kind == "calls":
+                counts.setdefault(command, CommandCount()).calls += number
+            elif number and kind == "ns":
+                counts.setdefault(command, CommandCount()).duration_us += number / 1000
+            elif number and kind == "took":
+                counts.setdefault(command, CommandCount()).histogram[int(bucket)] = counts[command].histogram.get(int(bucket), 0) + number
+        return counts
+
     @property
     def resident_bytes(self) -> int:
         """Resident memory, what workers share counted once."""
@@ -66,18 +83,16 @@ class Tally:
         """The worker is gone: what it counted stays, its present does not."""
         self.clients = self.operations_per_second = self.longest_input_bytes = self.longest_output_bytes = 0
         self.private_bytes = self.shared_bytes = 0
+        self.listeners.clear()
 
     def add(self, other: Tally) -> None:
         """Add the other's counts; of lengths and shared memory the larger one counts."""
         for name, count in other.commands.items():
-            own = self.commands.setdefault(name, CommandCount())
-            own.calls += count.calls
-            own.duration_us += count.duration_us
-            own.rejected += count.rejected
-            own.failed += count.failed
+            self.commands.setdefault(name, CommandCount()).add(count)
         _add(self.counters, other.counters)
         _add(self.baseline, other.baseline)
         _add(self.errors, other.errors)
+        _add(self.listeners, other.listeners)
         for name, seconds in other.cpu_s.items():
             self.cpu_s[name] = self.cpu_s.get(name, 0.0) + seconds
         self.clients += other.clients
@@ -91,7 +106,8 @@ class Tally:
         """Return it as plain values."""
         fields: dict[str, Any] = {name: getattr(self, name) for name in self.__slots__ if name != "commands"}
         fields["commands"] = {
-            name: [count.calls, count.duration_us, count.rejected, count.failed] for name, count in self.commands.items()
+            name: [[count.calls, count.duration_us, count.rejected, count.failed], list(count.histogram.items())]
+            for name, count in self.commands.items()
         }
         return fields
 
@@ -99,7 +115,11 @@ class Tally:
     def from_plain(cls, fields: Mapping[str, Any]) -> Tally:
         """Return what ``plain`` was made of."""
         rest = {name: value for name, value in fields.items() if name != "commands"}
-        return cls(**rest, commands={name: CommandCount(*counts) for name, counts in fields["commands"].items()})
+        commands = {
+            name: CommandCount(calls, duration_us, rejected, failed, dict(buckets))
+            for name, ((calls, duration_us, rejected, failed), buckets) in fields["commands"].items()
+        }
+        return cls(**rest, commands=commands)
 
 
 def _add(own: dict[str, int], others: Mapping[str, int]) -> None:
@@ -131,6 +151,7 @@ def tally_of(server: ServerState, epoch: int = 0) -> Tally:
         cpu_s=_processor_seconds(),
         clients=len(clients),
         operations_per_second=rate,
+        listeners=server.modes.counts(),
         longest_input_bytes=max((client.pending_input_bytes for client in clients), default=0),
         longest_output_bytes=max((client.pending_output_bytes for client in clients), default=0),
         private_bytes=private_bytes,

@@ -15,20 +15,21 @@ from kvcd.persistence import SnapshotError
 from kvcd.placement import Placement
 from kvcd.server import Server, serve
 from kvcd.service import Service
+from kvcd.users import Users
 from storage.pool import PoolError
 
 EXIT_FAILURE, EXIT_USAGE = 1, 2
 START_DEADLINE_S = 10.0  # for the first frame, which the supervisor sends at once
 
 
-async def _serve(config: Config, placement: Placement, sock: socket.socket) -> int:
+async def _serve(config: Config, users: Users, placement: Placement, sock: socket.socket) -> int:
     service = Service(placement, sock, queue_limit_bytes=config.number("channel-queue-limit"))
 
     def ready(server: Server) -> None:
         service.ready({"pool_bytes": server.store.memory()["pool_bytes"]})
 
     try:
-        saved = await serve(config, service, on_ready=ready)
+        saved = await serve(config, service, users, on_ready=ready)
     except ConfigError as error:
         await service.fail(str(error), EXIT_USAGE)
         return EXIT_USAGE
@@ -50,8 +51,12 @@ def main() -> int:
     except OSError:
         return EXIT_FAILURE  # the supervisor is gone already
     config, placement = Config.restored(start["config"]), Placement.from_plain(start["placement"])
+    users = Users()
+    users.all_channels_by_default = config["acl-pubsub-default"] == "allchannels"
+    users.follow_password(config.string("requirepass").encode("utf-8", "surrogateescape"))
+    users.take(start["users"])
     logs.configure(config, worker=placement.place)
-    return uvloop.run(_serve(config, placement, sock))
+    return uvloop.run(_serve(config, users, placement, sock))
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from pathlib import Path
 from kvcd.channel_link import SUPERVISOR, Kind, encode
 from kvcd.config import Config
 from kvcd.placement import Placement
+from kvcd.users import Users
 
 START = "start"  # topic of the first frame: what to be
 
@@ -26,8 +27,8 @@ class WorkerProcess:
         self.socket = sock  # this end of the channel
 
     @classmethod
-    async def start(cls, config: Config, placement: Placement, *, descriptors: Iterable[int]) -> WorkerProcess:
-        """Start one. It inherits ``descriptors``, and gets the configuration as it is now. Raises OSError."""
+    async def start(cls, config: Config, users: Users, placement: Placement, *, descriptors: Iterable[int]) -> WorkerProcess:
+        """Start one. It inherits ``descriptors``, and gets the configuration and the users as they are now. Raises OSError."""
         own, others = socket.socketpair()
         # By its own interpreter and program text, never by a fork: nothing of the supervisor's state goes along.
         try:
@@ -52,7 +53,7 @@ class WorkerProcess:
                 sender=SUPERVISOR,
                 receiver=placement.place,
                 topic=START,
-                payload={"config": config.dump(), "placement": placement.plain()},
+                payload={"config": config.dump(), "users": users.dump(), "placement": placement.plain()},
             )
         )
         return cls(process, own)

@@ -37,13 +37,18 @@ _CATEGORY_OF_FLAG = {"write": "write", "readonly": "read", "pubsub": "pubsub", "
 
 @dataclass(frozen=True, slots=True)
 class KeySpec:
-    """Where a run of keys stands: argument ``first``, to ``last`` (relative to it, or from the end when negative)."""
+    """Where a run of keys stands: argument ``first``, to ``last`` (relative to it, or from the end when negative).
+
+    Behind a ``keyword``, ``first`` is where the search for that begins. Keys whose place is "unknown" a function of the command finds.
+    """
 
     flags: tuple[str, ...]
     first: int = 1
     last: int = 0
     step: int = 1
     notes: str = ""
+    place: Literal["index", "keyword", "unknown"] = "index"
+    keyword: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +85,10 @@ class CommandSpec:
 
     def __post_init__(self) -> None:
         """Derive COMMAND INFO's one range of keys, as Redis derives it from its key specifications."""
-        if self.keys:
-            final = self.keys[-1]
-            object.__setattr__(self, "first_key", self.keys[0].first)
+        runs = [keys for keys in self.keys if keys.place == "index"]
+        if runs:
+            final = runs[-1]
+            object.__setattr__(self, "first_key", runs[0].first)
             object.__setattr__(self, "last_key", final.last if final.last < 0 else final.first + final.last)
             object.__setattr__(self, "key_step", final.step)
 

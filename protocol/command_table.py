@@ -3,12 +3,40 @@
 from __future__ import annotations
 
 from protocol.command_spec import CommandSpec, CommandStatus, KeySpec, Lane
-from protocol.commands import connection, generic, prefix, service, strings
+from protocol.commands import (
+    access,
+    bitmap,
+    cluster,
+    connection,
+    diagnosis,
+    generic,
+    prefix,
+    pubsub,
+    replication,
+    service,
+    strings,
+    transactions,
+)
 
 __all__ = ["COMMANDS", "CommandSpec", "CommandStatus", "KeySpec", "Lane", "lookup", "lookup_subcommand"]
 
 COMMANDS: dict[bytes, CommandSpec] = {
-    row.name.encode(): row for rows in (connection.ROWS, service.ROWS, generic.ROWS, strings.ROWS, prefix.ROWS) for row in rows
+    row.name.encode(): row
+    for rows in (
+        connection.ROWS,
+        access.ROWS,
+        service.ROWS,
+        diagnosis.ROWS,
+        replication.ROWS,
+        cluster.ROWS,
+        generic.ROWS,
+        strings.ROWS,
+        bitmap.ROWS,
+        prefix.ROWS,
+        transactions.ROWS,
+        pubsub.ROWS,
+    )
+    for row in rows
 }
 _SUBCOMMANDS: dict[bytes, dict[bytes, CommandSpec]] = {
     name: {row.short_name.encode(): row for row in spec.subcommands} for name, spec in COMMANDS.items() if spec.subcommands

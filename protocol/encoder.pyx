@@ -16,13 +16,14 @@ from protocol.writer cimport (
     out_null,
     out_null_array,
     out_push_header,
+    out_raw,
     out_release,
     out_set_header,
     out_simple,
     out_verbatim,
 )
 
-from protocol.replies import NULL_ARRAY, Error, Push, Simple, Verbatim
+from protocol.replies import NULL_ARRAY, Encoded, Error, Members, Push, Simple, Verbatim
 
 cdef extern from "Python.h":
     long long PyLong_AsLongLongAndOverflow(object number, int *overflow) except? -1
@@ -35,6 +36,8 @@ cdef object simple_type = Simple
 cdef object error_type = Error
 cdef object verbatim_type = Verbatim
 cdef object push_type = Push
+cdef object members_type = Members
+cdef object encoded_type = Encoded
 cdef object null_array = NULL_ARRAY
 
 
@@ -93,7 +96,7 @@ cdef int append(OutBuffer *out, object reply, int resp, int depth) except -1:
         return checked(out_boolean(out, reply is True, resp))
     if kind is float:
         return checked(out_double(out, <double>reply, resp))
-    if kind is list or kind is tuple or kind is dict or kind is set or kind is frozenset or kind is push_type:
+    if kind is list or kind is tuple or kind is dict or kind is set or kind is frozenset or kind is push_type or kind is members_type:
         if depth == DEPTH_LIMIT:
             raise ValueError(f"reply nested deeper than {DEPTH_LIMIT} containers")
         return append_container(out, reply, resp, depth)
@@ -104,6 +107,9 @@ cdef int append(OutBuffer *out, object reply, int resp, int depth) except -1:
         return checked(out_null_array(out, resp))
     if kind is verbatim_type:
         return append_verbatim(out, reply, resp)
+    if kind is encoded_type:
+        text = reply.data
+        return checked(out_raw(out, PyBytes_AS_STRING(text), <size_t>PyBytes_GET_SIZE(text)))
     if isinstance(reply, int):
         return append_integer(out, reply, resp)
     if isinstance(reply, (bytes, bytearray, memoryview)):
@@ -122,6 +128,9 @@ cdef int append_container(OutBuffer *out, object reply, int resp, int depth) exc
     if type(reply) is push_type:
         items = reply.items
         checked(out_push_header(out, <size_t>len(items), resp))
+    elif type(reply) is members_type:
+        items = reply.items
+        checked(out_set_header(out, <size_t>len(items), resp))
     elif type(reply) is set or type(reply) is frozenset:
         checked(out_set_header(out, <size_t>len(reply), resp))
     else:

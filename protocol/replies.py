@@ -40,6 +40,20 @@ class Push:
     items: tuple[object, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Members:
+    """A set (RESP3 ``~``) whose members go out in this order; an array in RESP2."""
+
+    items: tuple[object, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """RESP bytes that stand for themselves: several replies to one command, what EXEC gathered, forms that only tests of clients want."""
+
+    data: bytes
+
+
 class _NullArray:
     """RESP2 ``*-1``, RESP3 ``_``."""
 
@@ -64,4 +78,4 @@ OK = Simple("OK")
 
 # A recursive type: mypy sees the leaves, containers hold object.
 _Container = list[object] | dict[object, object] | set[object] | frozenset[object]
-Reply = Simple | Error | Verbatim | Push | _NullArray | _NoReply | bytes | int | float | bool | None | _Container
+Reply = Simple | Error | Verbatim | Push | Members | Encoded | _NullArray | _NoReply | bytes | int | float | bool | None | _Container

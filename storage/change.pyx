@@ -59,6 +59,7 @@ from storage.engine cimport (
 )
 from storage.fabric.base cimport OP_CAS, OP_FENCE, OP_READ, OP_WRITE, FabricOp
 from storage.lookup cimport locate_payload, parse_cell, read_list_page, same_key
+from storage.removals cimport REMOVED_EVICTED, REMOVED_EXPIRED
 from storage.reuse cimport GHOST_BUCKET_BYTES, GHOST_BYTES, HEAT_COUNTED, Ghost
 from storage.words cimport (
     CELL_HAS_EXPIRY,
@@ -540,6 +541,8 @@ cdef void after_swap(Engine engine, Batch batch, Request *request) noexcept nogi
     retire_old(engine, request, not request.flags & KEEP_VALUE)
     if request.was_expired:
         engine.counts.expired += 1
+        if engine.removals is not None and request.key != NULL:
+            engine.removals.note(REMOVED_EXPIRED, request.database, request.key, request.key_bytes)
     engine.counts.moved += (request.flags & MOVE) != 0
     engine.counts.overwritten += not request.flags & (MOVE | SET_LEASE)
     if request.planned_lease_ms != request.out_lease_ms or request.out_lease_ms and not request.flags & KEEP_VALUE:
@@ -1010,6 +1013,10 @@ cdef void after_unlink(Engine engine, Batch batch, Request *request) noexcept no
             engine.counts.evicted += 1
         else:
             engine.counts.deleted += 1
+        if engine.removals is not None and request.key != NULL and (request.was_expired or request.kind == KIND_EVICT):
+            engine.removals.note(
+                REMOVED_EXPIRED if request.was_expired else REMOVED_EVICTED, request.database, request.key, request.key_bytes
+            )
     if word1_distance(request.checked_word1):
         engine.lower_overflow(request.home)
     if request.was_expired and request.kind == KIND_DELETE:

@@ -13,6 +13,7 @@ from storage.locations cimport LocationCache
 from storage.pages cimport PageAllocator
 from storage.pool cimport Pool
 from storage.reclaim cimport Reclaimer
+from storage.removals cimport Removals
 from storage.reuse cimport Reuse
 from storage.words cimport MAX_DATABASES, Heat
 
@@ -94,6 +95,7 @@ cdef class Engine:
     cdef bint has_pairs              # keys of LMCache's were seen, which belong together two by two
     cdef uint32_t lookup_protection_ms
     cdef readonly Reuse reuse        # switched on under allkeys-prefix
+    cdef public Removals removals    # where somebody wants to be told of them, else None
     cdef EngineCounts counts
     cdef int64_t keys[MAX_DATABASES]
     cdef int64_t expires[MAX_DATABASES]

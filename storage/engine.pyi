@@ -2,6 +2,7 @@
 
 from storage.pages import PageAllocator
 from storage.pool import Pool
+from storage.removals import Removals
 
 class Room:
     """Base of what makes room when the pool is full; compiled policies override it."""
@@ -9,6 +10,9 @@ class Room:
 class Engine:
     pool: Pool
     allocator: PageAllocator
+    removals: Removals | None
     number: int
     name: str | None
-    def __init__(self, pool: Pool, number: int = 0, name: str | None = None, location_entries: int = 65536, hot_values_bytes: int = 0) -> None: ...
+    def __init__(
+        self, pool: Pool, number: int = 0, name: str | None = None, location_entries: int = 65536, hot_values_bytes: int = 0
+    ) -> None: ...

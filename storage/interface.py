@@ -224,6 +224,22 @@ class StoreInterface(Protocol):
         """Presence of each key, in order."""
         ...
 
+    async def stamps(self, database: int, keys: Sequence[bytes]) -> list[int | None]:
+        """What each key is at this moment, None while it is absent: equal stamps mean that nobody changed it in between."""
+        ...
+
+    def watch_removals(self, wanted: bool) -> None:
+        """Note from now on which keys expire or are evicted, or stop that."""
+        ...
+
+    def take_removals(self) -> list[tuple[bool, int, bytes]]:
+        """What was noted since the last call: whether it was evicted (else it expired), its database, its key."""
+        ...
+
+    def take_lost_removals(self) -> int:
+        """How many keys found no room among those since the last call."""
+        ...
+
     async def lease(self, database: int, keys: Sequence[bytes], until_ms: int) -> int:
         """Lease the leading keys that are there until a time; how many are safe from eviction till then at least."""
         ...

@@ -401,7 +401,7 @@ cdef class EvictionPolicy(Room):
         cdef Heat heats[SURVEYED]
         cdef uint64_t words[SURVEYED]
         cdef CellHeader headers[SURVEYED]
-        cdef uint32_t count = SURVEYED if self.resident_count > SURVEYED else self.resident_count, i, slot
+        cdef uint32_t count = SURVEYED if self.resident_count > SURVEYED else self.resident_count, live = 0, i, slot
         if count == 0:
             return
         memset(ops, 0, sizeof(ops))
@@ -418,16 +418,17 @@ cdef class EvictionPolicy(Room):
         if self.engine.pool.submit(ops, count * 2) != 0:
             return
         for i in range(count):
-            ops[i].offset = (
-                self.engine.cell_offset(word_location(words[i]), word_class(words[i]))
-                if word_state(words[i]) == STATE_LIVE and self.engine.valid_location(words[i]) else 0
-            )
-            ops[i].local = &headers[i]
-            ops[i].length = sizeof(CellHeader)
-        if self.engine.pool.submit(ops, count) != 0:
+            if word_state(words[i]) == STATE_LIVE and self.engine.valid_location(words[i]):
+                ops[live].offset = self.engine.cell_offset(word_location(words[i]), word_class(words[i]))
+                ops[live].local = &headers[live]
+                ops[live].length = sizeof(CellHeader)
+                words[live] = words[i]
+                heats[live] = heats[i]
+                live += 1
+        if live and self.engine.pool.submit(ops, live) != 0:
             return
-        for i in range(count):
-            if word_state(words[i]) == STATE_LIVE and headers[i].echo == <uint32_t>words[i]:
+        for i in range(live):
+            if headers[i].echo == <uint32_t>words[i]:
                 self.protection.note(&heats[i], <uint32_t>self.engine.now_ms, <double>headers[i].value_bytes + headers[i].key_bytes)
         self.protection.reckon(count, self.resident_count, <double>self.engine.allocator.limit_pages * PAGE_BYTES)
 

@@ -7,6 +7,7 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 from storage.batch cimport Batch, Request
 from storage.cluster cimport Cluster, Node
 from storage.lease_desk cimport LeaseDesk
+from storage.removals cimport Removals
 from storage.staging cimport PinnedValue, StagedValue, StagingArea
 
 
@@ -18,6 +19,7 @@ cdef class Store:
     cdef str policy_name
     cdef tuple shares                  # of the limit: unfinished values, unread ones
     cdef tuple frequency               # of the LFU counter: log factor, decay in minutes
+    cdef Removals removals             # keys that expired or were evicted, while somebody wants to hear of them
     cdef readonly LeaseDesk desk
     cdef bint pairs_leave_together
     cdef tuple lookup_protection       # milliseconds, share of the blocks

@@ -96,6 +96,7 @@ cdef class Store:
         if node.engine is None:
             return
         node.engine.database_count = self.databases
+        node.engine.removals = self.removals
         node.policy.choose(self.policy_name)
         node.engine.frequency_log_factor, node.engine.frequency_decay_minutes = self.frequency
         self._protect(node)
@@ -190,6 +191,51 @@ cdef class Store:
             if (moment.tv_sec - begin.tv_sec) * 1e3 + (moment.tv_nsec - begin.tv_nsec) / 1e6 >= budget_ms:
                 return True
         return False
+
+    # ----------------------------------------------------- who watches what changes
+
+    def watch_removals(self, bint wanted) -> None:
+        """Note from now on which keys expire or are evicted here, or stop that."""
+        if wanted == (self.removals is not None):
+            return
+        self.removals = Removals() if wanted else None
+        for node in self.cluster.nodes:
+            if (<Node>node).engine is not None:
+                (<Node>node).engine.removals = self.removals
+
+    def take_removals(self) -> list:
+        """What was noted since the last call: whether it was evicted (else it expired), its database, its key."""
+        return self.removals.take() if self.removals is not None else []
+
+    def take_lost_removals(self) -> int:
+        """How many keys found no room among those since the last call."""
+        return self.removals.take_lost() if self.removals is not None else 0
+
+    async def stamps(self, int database, keys) -> list:
+        """What each key is at this moment, None while it is absent: equal stamps mean that nobody changed it in between.
+
+        Neither counts as an access.
+        """
+        cdef Request *request
+        cdef Batch batch
+        cdef uint32_t i
+        cdef list out = []
+        keys = list(keys)
+        for start in range(0, len(keys), BATCH_REQUESTS):
+            batch = self.cluster.take_batch()
+            try:
+                for key in keys[start : start + BATCH_REQUESTS]:
+                    request = _add(batch, KIND_READ, database, key)
+                    request.flags = SILENT
+                self._run(batch)
+                for i in range(batch.count):
+                    request = &batch.requests[i]
+                    if request.status == STATUS_UNREACHABLE:
+                        raise self._unreachable(request)
+                    out.append((<object>request.slot << 64) | request.word if request.status == STATUS_OK else None)
+            finally:
+                self.cluster.give_batch(batch)
+        return out
 
     @property
     def engine(self) -> Engine:

@@ -54,6 +54,7 @@ class ModelStore:
     leases: dict[tuple[int, bytes], int] = field(default_factory=dict)
     changes: int = 0
     places: int = 0
+    removals: list[tuple[bool, int, bytes]] | None = None
 
     def live(self, database: int, key: bytes) -> Record | None:
         """Return the key's record unless it has expired; an expired one goes."""
@@ -61,6 +62,8 @@ class ModelStore:
         if record is not None and record.expire_at_ms != NO_EXPIRY and record.expire_at_ms <= self.now_ms:
             del self.records[database, key]
             self.counts["expired"] += 1
+            if self.removals is not None:
+                self.removals.append((False, database, key))
             return None
         return record
 
@@ -172,6 +175,25 @@ class ModelStore:
     async def exists(self, database: int, keys: Sequence[bytes]) -> list[bool]:
         """Presence of each key, in order."""
         return [self.live(database, key) is not None for key in keys]
+
+    async def stamps(self, database: int, keys: Sequence[bytes]) -> list[int | None]:
+        """Return each key's token, None while it is absent."""
+        found = [self.live(database, key) for key in keys]
+        return [None if record is None else record.token for record in found]
+
+    def watch_removals(self, wanted: bool) -> None:
+        """Note from now on which keys expire, or stop that."""
+        self.removals = [] if wanted else None
+
+    def take_removals(self) -> list[tuple[bool, int, bytes]]:
+        """Return what expired since the last call."""
+        taken = self.removals or []
+        self.removals = None if self.removals is None else []
+        return taken
+
+    def take_lost_removals(self) -> int:
+        """Return 0: the model loses none."""
+        return 0
 
     async def lease(self, database: int, keys: Sequence[bytes], until_ms: int) -> int:
         """Nothing is ever evicted here: a lease is a promise that is kept anyway."""

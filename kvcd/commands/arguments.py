@@ -37,17 +37,23 @@ def parse_integer(argument: bytes, refusal: str = NOT_AN_INTEGER) -> int:
     raise CommandError(refusal)
 
 
-def parse_small_integer(argument: bytes) -> int:
-    """Return the signed 32-bit integer that ``argument`` spells; raises CommandError."""
-    number = parse_integer(argument)
+def parse_small_integer(argument: bytes, refusal: str = "") -> int:
+    """Return the signed 32-bit integer that ``argument`` spells; raises CommandError, with ``refusal`` if there is one."""
+    number = parse_integer(argument, refusal or NOT_AN_INTEGER)
     if not -(2**31) <= number < 2**31:
-        raise CommandError(f"ERR value is out of range, value must between {-(2**31)} and {2**31 - 1}")
+        raise CommandError(refusal or f"ERR value is out of range, value must between {-(2**31)} and {2**31 - 1}")
     return number
 
 
 def wrong_arity(full_name: str) -> str:
     """Return the error text for a wrong number of arguments."""
     return f"ERR wrong number of arguments for '{full_name}' command"
+
+
+def wrong_subcommand(args: list[bytes]) -> str:
+    """Return the error text of a subcommand that is given more than it takes, where Redis finds that out late."""
+    name = shown(args[1][:128])
+    return f"ERR unknown subcommand or wrong number of arguments for '{name}'. Try {shown(args[0]).upper()} HELP."
 
 
 def shown(argument: bytes) -> str:

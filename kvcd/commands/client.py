@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from kvcd.client_modes import ClientModes, is_subscriber
 from kvcd.commands.arguments import SYNTAX_ERROR, CommandError, parse_integer, shown
-from kvcd.commands.connection import DEFAULT_USER, checked_name, is_printable_name
+from kvcd.commands.connection import checked_name, is_printable_name
 from kvcd.commands.registry import answers, handles
 from kvcd.context import ClientState, ServerState
 from kvcd.portable import portable, restored
@@ -11,14 +14,19 @@ from protocol.replies import OK, Reply, Verbatim
 
 _TYPES = (b"normal", b"master", b"replica", b"slave", b"pubsub")
 _NO_SUCH_CLIENT = "ERR No such client"
+_NO_MODES = ClientModes()
 _LIST, _KILL = "list clients", "kill clients"  # topics between workers
 
 # What a client must have to be closed: field of the client, and its value as text.
 Filters = list[tuple[str, str]]
 
 
-def describe(client: ClientState, now_ms: int) -> bytes:
+def describe(server: ServerState, client: ClientState) -> bytes:
     """Return one line of CLIENT LIST. Fields for what is not served here hold what Redis shows of an idle feature."""
+    now_ms = server.now_ms()
+    modes = client.modes or _NO_MODES
+    transaction, tracking = modes.transaction, modes.tracking
+    queued_bytes = transaction.queued_bytes if transaction is not None else 0
     fields = {
         "id": client.id,
         "addr": client.address,
@@ -27,26 +35,26 @@ def describe(client: ClientState, now_ms: int) -> bytes:
         "name": client.name.decode("ascii"),
         "age": (now_ms - client.created_at_ms) // 1000,
         "idle": max(now_ms - client.last_interaction_ms, 0) // 1000,
-        "flags": "U" if client.address.startswith("/") else "N",
-        "db": client.db,
-        "sub": 0,
-        "psub": 0,
-        "ssub": 0,
-        "multi": -1,
+        "flags": _flags(client, modes),
+        "db": server.order.number(client.db),
+        "sub": len(modes.channels),
+        "psub": len(modes.patterns),
+        "ssub": len(modes.shard_channels),
+        "multi": -1 if transaction is None else len(transaction.queue),
         "qbuf": client.pending_input_bytes,
         "qbuf-free": 0,
         "argv-mem": 0,
-        "multi-mem": 0,
+        "multi-mem": queued_bytes,
         "rbs": 0,
         "rbp": 0,
         "obl": 0,
         "oll": 0,
         "omem": client.pending_output_bytes,
-        "tot-mem": client.pending_input_bytes + client.pending_output_bytes,
+        "tot-mem": client.pending_input_bytes + client.pending_output_bytes + queued_bytes,
         "events": "rw" if client.pending_output_bytes else "r",
         "cmd": client.last_command,
         "user": client.user.decode("utf-8", "surrogateescape"),
-        "redir": -1,
+        "redir": -1 if tracking is None else tracking.redirect,
         "resp": client.resp,
         "lib-name": client.lib_name.decode("ascii"),
         "lib-ver": client.lib_ver.decode("ascii"),
@@ -54,6 +62,31 @@ def describe(client: ClientState, now_ms: int) -> bytes:
         "tot-net-out": client.net_output_bytes,
     }
     return " ".join(f"{name}={value}" for name, value in fields.items()).encode("utf-8", "surrogateescape") + b"\n"
+
+
+def _flags(client: ClientState, modes: ClientModes) -> str:
+    """Return the letters of what the client has switched on, in Redis's order."""
+    tracking = modes.tracking
+    letters = {
+        "O": modes.is_monitor,
+        "P": modes.is_subscriber,
+        "x": modes.transaction is not None,
+        "b": client.is_blocked,
+        "t": tracking is not None,
+        "R": tracking is not None and tracking.is_broken,
+        "B": tracking is not None and tracking.is_broadcast,
+        "d": modes.is_dirty,
+        "c": client.close_after_reply,
+        "U": client.address.startswith("/"),
+        "e": modes.never_evicted,
+        "T": modes.touches_nothing,
+    }
+    return "".join(letter for letter, is_set in letters.items() if is_set) or "N"
+
+
+def client_type(client: ClientState) -> str:
+    """Return the type that CLIENT LIST and CLIENT KILL choose by."""
+    return "pubsub" if is_subscriber(client) else "normal"
 
 
 @handles("client|id")
@@ -93,7 +126,7 @@ async def handle_client_setinfo(client: ClientState, server: ServerState, args: 
 @handles("client|info")
 async def handle_client_info(client: ClientState, server: ServerState, args: list[bytes]) -> Reply:
     """CLIENT INFO."""
-    return Verbatim(describe(client, server.now_ms()))
+    return Verbatim(describe(server, client))
 
 
 def _check_type(name: bytes) -> bytes:
@@ -106,25 +139,35 @@ def _check_type(name: bytes) -> bytes:
 async def handle_client_list(client: ClientState, server: ServerState, args: list[bytes]) -> Reply:
     """CLIENT LIST [TYPE type] [ID client-id [client-id ...]]."""
     numbers: list[int] | None = None
+    wanted_type = ""
     if len(args) == 4 and args[2].lower() == b"type":
-        if _check_type(args[3]) != b"normal":
-            return Verbatim(b"")  # no replication and no subscriptions here
+        wanted_type = _check_type(args[3]).decode()
     elif len(args) > 3 and args[2].lower() == b"id":
         numbers = [parse_integer(argument, "ERR Invalid client ID") for argument in args[3:]]
     elif len(args) > 2:
         raise CommandError(SYNTAX_ERROR)
-    lines = {number: describe(other, server.now_ms()) for number, other in server.clients.items() if numbers is None or number in numbers}
-    for answer in await server.service.channel.ask_all(_LIST, numbers):
+    question = [numbers, wanted_type]
+    lines = {int(number): line.encode("latin-1") for number, line in _lines_here(server, numbers, wanted_type).items()}
+    for answer in await server.service.channel.ask_all(_LIST, question):
         lines.update({int(number): line.encode("latin-1") for number, line in answer.payload.items()})
     order = sorted(lines) if numbers is None else [number for number in numbers if number in lines]
     return Verbatim(b"".join(lines[number] for number in order))
 
 
 @answers(_LIST)
-def list_clients(server: ServerState, numbers: list[int] | None) -> dict[str, str]:
-    """Return the lines of CLIENT LIST for the clients of this worker, by id; ``numbers`` are the wanted ids, None all."""
+def list_clients(server: ServerState, question: list[Any]) -> dict[str, str]:
+    """Return the lines of CLIENT LIST for the clients of this worker, for another worker."""
+    return _lines_here(server, *question)
+
+
+def _lines_here(server: ServerState, numbers: list[int] | None, wanted_type: str) -> dict[str, str]:
+    """Return lines by id; asked for are ids (None: all) and a type (empty: any)."""
     chosen = server.clients if numbers is None else {number: server.clients[number] for number in numbers if number in server.clients}
-    return {str(number): describe(client, server.now_ms()).decode("latin-1") for number, client in chosen.items()}
+    return {
+        str(number): describe(server, client).decode("latin-1")
+        for number, client in chosen.items()
+        if not wanted_type or client_type(client) == wanted_type
+    }
 
 
 @handles("client|kill")
@@ -142,7 +185,7 @@ async def handle_client_kill(client: ClientState, server: ServerState, args: lis
         if word.lower() == b"skipme" and value.lower() in (b"yes", b"no"):
             skip_me = value.lower() == b"yes"
         else:
-            filters.append(_kill_filter(word.lower(), value))
+            filters.append(_kill_filter(server, word.lower(), value))
     return await _kill_everywhere(client, server, filters, skip_me=skip_me)
 
 
@@ -150,7 +193,7 @@ def _text(value: bytes) -> str:
     return value.decode("utf-8", "surrogateescape")
 
 
-def _kill_filter(word: bytes, value: bytes) -> tuple[str, str]:
+def _kill_filter(server: ServerState, word: bytes, value: bytes) -> tuple[str, str]:
     """Return the test that one filter of CLIENT KILL makes; raises CommandError."""
     if word == b"id":
         refusal = "ERR client-id should be greater than 0"
@@ -165,7 +208,7 @@ def _kill_filter(word: bytes, value: bytes) -> tuple[str, str]:
     if word == b"laddr":
         return "local_address", _text(value)
     if word == b"user":
-        if value != DEFAULT_USER:
+        if server.access.users.get(value) is None:
             raise CommandError(f"ERR No such user '{shown(value)}'")
         return "user", _text(value)
     raise CommandError(SYNTAX_ERROR)
@@ -186,7 +229,7 @@ async def _kill_everywhere(client: ClientState, server: ServerState, filters: Fi
 def _passes(client: ClientState, filters: Filters) -> bool:
     has = {
         "id": str(client.id),
-        "type": "normal",
+        "type": client_type(client),
         "address": client.address,
         "local_address": client.local_address,
         "user": _text(client.user),

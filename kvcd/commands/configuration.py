@@ -5,6 +5,7 @@ from __future__ import annotations
 from kvcd.commands.arguments import SYNTAX_ERROR, CommandError
 from kvcd.commands.registry import handles
 from kvcd.config import ConfigError
+from kvcd.configuration_rewrite import rewrite_file
 from kvcd.context import ClientState, ServerState
 from protocol.replies import OK, Reply
 
@@ -37,6 +38,18 @@ async def handle_config_set(client: ClientState, server: ServerState, args: list
         await server.service.change(server, [(_text(name), _text(value)) for name, value in zip(args[2::2], args[3::2], strict=True)])
     except ConfigError as refused:
         raise CommandError(f"ERR {refused}") from refused
+    return OK
+
+
+@handles("config|rewrite")
+async def handle_config_rewrite(client: ClientState, server: ServerState, args: list[bytes]) -> Reply:
+    """CONFIG REWRITE: comments and the order of what is there stay."""
+    if not server.config.file:
+        raise CommandError("ERR The server is running without a config file")
+    try:
+        rewrite_file(server.config)
+    except OSError as error:
+        raise CommandError(f"ERR Rewriting config file: {error.strerror}") from error
     return OK
 
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import hmac
-
 from kvcd import REDIS_VERSION
+from kvcd.client_modes import is_subscriber, set_reason
 from kvcd.commands.arguments import SYNTAX_ERROR, CommandError, parse_integer, shown, wrong_arity
 from kvcd.commands.keyspace import checked_database
 from kvcd.commands.registry import handles
-from kvcd.context import ClientState, ServerState
+from kvcd.context import ClientState, ServerState, SlowReason
+from kvcd.users import DEFAULT_USER
 from protocol.replies import OK, Error, Reply, Simple
 
-DEFAULT_USER = b"default"
 _WRONG_PASSWORD = "WRONGPASS invalid username-password pair or user is disabled."
 _NO_PASSWORD_SET = (
     "ERR AUTH <password> called without any password configured for the default user. Are you sure your configuration is correct?"
@@ -20,11 +19,6 @@ _HELLO_BEFORE_AUTH = (
     "NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO AUTH <user> <pass> "
     "option can be used to authenticate the client and select the RESP protocol version at the same time"
 )
-
-
-def password(server: ServerState) -> bytes:
-    """Return the configured password, empty without one."""
-    return server.config.string("requirepass").encode("utf-8", "surrogateescape")
 
 
 def is_printable_name(text: bytes) -> bool:
@@ -39,13 +33,9 @@ def checked_name(name: bytes) -> bytes:
     return name
 
 
-def _log_in(client: ClientState, server: ServerState, *, user: bytes, secret: bytes) -> None:
-    wanted = password(server)
-    # Compared in full even for a wrong user, so that the time taken tells neither apart.
-    right_secret = not wanted or hmac.compare_digest(secret, wanted)
-    if user != DEFAULT_USER or not right_secret:
+def _log_in(client: ClientState, server: ServerState, args: list[bytes], *, user: bytes, secret: bytes) -> None:
+    if not server.access.log_in(client, user, secret, command=args[0]):
         raise CommandError(_WRONG_PASSWORD)
-    client.authenticated, client.user = True, user
 
 
 @handles("ping")
@@ -53,6 +43,8 @@ async def handle_ping(client: ClientState, server: ServerState, args: list[bytes
     """PING [message]."""
     if len(args) > 2:
         raise CommandError(wrong_arity("ping"))
+    if client.resp == 2 and is_subscriber(client):
+        return [b"pong", args[1] if len(args) == 2 else b""]
     return args[1] if len(args) == 2 else Simple("PONG")
 
 
@@ -74,9 +66,9 @@ async def handle_auth(client: ClientState, server: ServerState, args: list[bytes
     """AUTH [username] password."""
     if len(args) > 3:
         raise CommandError(SYNTAX_ERROR)
-    if len(args) == 2 and not password(server):
+    if len(args) == 2 and server.access.is_open:
         raise CommandError(_NO_PASSWORD_SET)
-    _log_in(client, server, user=DEFAULT_USER if len(args) == 2 else args[1], secret=args[-1])
+    _log_in(client, server, args, user=DEFAULT_USER if len(args) == 2 else args[1], secret=args[-1])
     return OK
 
 
@@ -90,8 +82,11 @@ async def handle_select(client: ClientState, server: ServerState, args: list[byt
 @handles("reset")
 async def handle_reset(client: ClientState, server: ServerState, args: list[bytes]) -> Reply:
     """RESET."""
-    client.db, client.resp, client.name = 0, 2, b""
-    client.user, client.authenticated = DEFAULT_USER, not password(server)
+    server.modes.forget(client)
+    client.modes, client.replies_off, client.skips_next = None, False, False
+    client.slow_reasons &= SlowReason.ACCESS_RULES
+    client.db, client.resp, client.name = server.order.place(0), 2, b""
+    server.access.log_out(client)
     return Simple("RESET")
 
 
@@ -103,26 +98,22 @@ async def handle_hello(client: ClientState, server: ServerState, args: list[byte
         resp = parse_integer(args[1], "ERR Protocol version is not an integer or out of range")
         if resp not in (2, 3):
             return Error("NOPROTO unsupported protocol version")
-    name: bytes | None = None
-    login: tuple[bytes, bytes] | None = None
     position = 2
+    # As in Redis each option takes effect at once, also when a later one is refused; the protocol changes last.
     while position < len(args):
         word = args[position].lower()
         if word == b"auth" and position + 2 < len(args):
-            login = args[position + 1], args[position + 2]
+            _log_in(client, server, args, user=args[position + 1], secret=args[position + 2])
             position += 3
         elif word == b"setname" and position + 1 < len(args):
-            name = checked_name(args[position + 1])
+            client.name = checked_name(args[position + 1])
             position += 2
         else:
             raise CommandError(f"ERR Syntax error in HELLO option '{shown(args[position])}'")
-    if login is not None:
-        _log_in(client, server, user=login[0], secret=login[1])
     if not client.authenticated:
         raise CommandError(_HELLO_BEFORE_AUTH)
-    if name is not None:
-        client.name = name
     client.resp = resp
+    set_reason(client, SlowReason.SUBSCRIBED, resp == 2 and is_subscriber(client))
     return {
         b"server": b"redis",
         b"version": REDIS_VERSION.encode(),

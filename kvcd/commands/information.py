@@ -12,13 +12,14 @@ import kvcd
 from kvcd import REDIS_VERSION
 from kvcd.commands.registry import handles
 from kvcd.context import ClientState, ServerState
+from kvcd.latency import percentile_us
 from kvcd.totals import Tally
 from protocol.replies import Reply, Verbatim
 
 Fields = dict[str, object]
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _SIZE_LETTERS = "KMGTP"
-_NOT_BY_DEFAULT = ("commandstats",)
+_NOT_BY_DEFAULT = ("commandstats", "latencystats")
 _DEFAULT_WORDS = ("default", "all", "everything")
 
 
@@ -46,6 +47,7 @@ def _server(server: ServerState, totals: Tally) -> Fields:
         "arch_bits": 64 if sys.maxsize > 2**32 else 32,
         "monotonic_clock": "POSIX clock_gettime",
         "multiplexing_api": "epoll",
+        "atomicvar_api": "c11-builtin",
         "python_version": platform.python_version(),
         "process_id": placement.service_pid,
         "process_supervised": "no",
@@ -63,6 +65,7 @@ def _server(server: ServerState, totals: Tally) -> Fields:
         "executable": server.executable,
         "config_file": server.config_file,
         "io_threads_active": 0,
+        "listener0": f"name=tcp,bind={',bind='.join(server.config.strings('bind'))},port={server.port}",
     }
 
 
@@ -73,15 +76,18 @@ def _clients(server: ServerState, totals: Tally) -> Fields:
         "maxclients": server.config.number("maxclients"),
         "client_recent_max_input_buffer": totals.longest_input_bytes,
         "client_recent_max_output_buffer": totals.longest_output_bytes,
-        "blocked_clients": 0,
-        "tracking_clients": 0,
+        "blocked_clients": totals.listeners.get("blocked_clients", 0),
+        "tracking_clients": totals.listeners.get("tracking_clients", 0),
         "clients_in_timeout_table": 0,
+        "total_blocking_keys": 0,
+        "total_blocking_keys_on_nokey": 0,
     }
 
 
 def _memory(server: ServerState, totals: Tally) -> Fields:
     pool = server.store.memory()
     used_bytes = int(pool.get("used_bytes", 0))
+    stored_bytes = int(pool.get("stored_bytes", used_bytes))
     peak_bytes = max(int(pool.get("peak_bytes", 0)), used_bytes)
     maxmemory_bytes = server.config.number("maxmemory")
     resident_bytes = totals.resident_bytes
@@ -94,15 +100,50 @@ def _memory(server: ServerState, totals: Tally) -> Fields:
         "used_memory_peak": peak_bytes,
         "used_memory_peak_human": human_size(peak_bytes),
         "used_memory_peak_perc": f"{100 * used_bytes / peak_bytes if peak_bytes else 0:.2f}%",
-        "used_memory_dataset": used_bytes,
+        "used_memory_overhead": max(used_bytes - stored_bytes, 0),
+        "used_memory_startup": 0,
+        "used_memory_dataset": stored_bytes,
+        "used_memory_dataset_perc": f"{100 * stored_bytes / used_bytes if used_bytes else 0:.2f}%",
+        "allocator_allocated": used_bytes,
+        "allocator_active": used_bytes,
+        "allocator_resident": resident_bytes,
         "total_system_memory": system_bytes,
         "total_system_memory_human": human_size(system_bytes),
+        "used_memory_lua": 0,
+        "used_memory_vm_eval": 0,
+        "used_memory_lua_human": "0B",
+        "used_memory_scripts_eval": 0,
+        "number_of_cached_scripts": 0,
+        "number_of_functions": 0,
+        "number_of_libraries": 0,
+        "used_memory_vm_functions": 0,
+        "used_memory_vm_total": 0,
+        "used_memory_vm_total_human": "0B",
+        "used_memory_functions": 0,
+        "used_memory_scripts": 0,
+        "used_memory_scripts_human": "0B",
         "maxmemory": maxmemory_bytes,
         "maxmemory_human": human_size(maxmemory_bytes),
         "maxmemory_policy": server.config.text("maxmemory-policy"),
+        "allocator_frag_ratio": f"{used_bytes / stored_bytes if stored_bytes else 0:.2f}",
+        "allocator_frag_bytes": max(used_bytes - stored_bytes, 0),
+        "allocator_rss_ratio": f"{resident_bytes / used_bytes if used_bytes else 0:.2f}",
+        "allocator_rss_bytes": resident_bytes - used_bytes,
+        "rss_overhead_ratio": "1.00",
+        "rss_overhead_bytes": 0,
         "mem_fragmentation_ratio": f"{resident_bytes / used_bytes if used_bytes else 0:.2f}",
+        "mem_fragmentation_bytes": resident_bytes - used_bytes,
+        "mem_not_counted_for_evict": 0,
+        "mem_replication_backlog": 0,
+        "mem_total_replication_buffers": 0,
+        "mem_clients_slaves": 0,
+        "mem_clients_normal": sum(client.pending_input_bytes + client.pending_output_bytes for client in server.clients.values()),
+        "mem_cluster_links": 0,
+        "mem_aof_buffer": 0,
         "mem_allocator": "kvcd-pool",
+        "active_defrag_running": 0,
         "lazyfree_pending_objects": 0,
+        "lazyfreed_objects": 0,
     }
 
 
@@ -130,20 +171,42 @@ def _stats(server: ServerState, totals: Tally) -> Fields:
         "instantaneous_ops_per_sec": totals.operations_per_second,
         "total_net_input_bytes": counts.get("net_input_bytes", 0),
         "total_net_output_bytes": counts.get("net_output_bytes", 0),
+        "total_net_repl_input_bytes": 0,
+        "total_net_repl_output_bytes": 0,
+        "instantaneous_input_repl_kbps": "0.00",
+        "instantaneous_output_repl_kbps": "0.00",
         "rejected_connections": counts.get("connections_rejected", 0),
         "sync_full": 0,
         "sync_partial_ok": 0,
         "sync_partial_err": 0,
         "expired_keys": counts.get("expired", 0),
+        "expired_stale_perc": "0.00",
+        "expired_time_cap_reached_count": 0,
         "evicted_keys": counts.get("evicted", 0),
+        "evicted_clients": counts.get("clients_evicted", 0),
+        "total_eviction_exceeded_time": 0,
+        "current_eviction_exceeded_time": 0,
         "keyspace_hits": counts.get("hits", 0),
         "keyspace_misses": counts.get("misses", 0),
-        "pubsub_channels": 0,
-        "pubsub_patterns": 0,
+        **{name: totals.listeners.get(name, 0) for name in ("pubsub_channels", "pubsub_patterns", "pubsubshard_channels")},
         "latest_fork_usec": 0,
         "total_forks": 0,
-        "total_error_replies": sum(totals.errors.values()),
+        "migrate_cached_sockets": 0,
+        "slave_expires_tracked_keys": 0,
+        "active_defrag_hits": 0,
+        "active_defrag_misses": 0,
+        "active_defrag_key_hits": 0,
+        "active_defrag_key_misses": 0,
+        "total_active_defrag_time": 0,
+        "current_active_defrag_time": 0,
+        **{f"tracking_total_{name}": totals.listeners.get(f"tracking_total_{name}", 0) for name in ("keys", "items", "prefixes")},
         "unexpected_error_replies": 0,
+        "total_error_replies": sum(totals.errors.values()),
+        "dump_payload_sanitizations": 0,
+        "io_threaded_reads_processed": 0,
+        "io_threaded_writes_processed": 0,
+        "reply_buffer_shrinks": 0,
+        "reply_buffer_expands": 0,
     }
 
 
@@ -172,17 +235,23 @@ def _modules(server: ServerState, totals: Tally) -> Fields:
 
 
 def _commandstats(server: ServerState, totals: Tally) -> Fields:
-    fields: Fields = {}
-    slow = totals.commands
-    for name, calls in totals.command_calls().items():
-        # The fast lane counts calls and takes no time per command: reading a clock would cost as much as a GET.
-        count = slow.get(name)
-        duration_us, timed_calls = (count.duration_us, count.calls) if count else (0.0, 0)
-        fields[f"cmdstat_{name}"] = (
-            f"calls={calls},usec={int(duration_us)},usec_per_call={duration_us / timed_calls if timed_calls else 0:.2f},"
-            f"rejected_calls={count.rejected if count else 0},failed_calls={count.failed if count else 0}"
+    return {
+        f"cmdstat_{name}": (
+            f"calls={count.calls},usec={int(count.duration_us)},"
+            f"usec_per_call={count.duration_us / count.calls if count.calls else 0:.2f},"
+            f"rejected_calls={count.rejected},failed_calls={count.failed}"
         )
-    return fields
+        for name, count in totals.command_counts().items()
+    }
+
+
+def _latencystats(server: ServerState, totals: Tally) -> Fields:
+    percents = [float(percent) for percent in server.config.strings("latency-tracking-info-percentiles")]
+    return {
+        f"latency_percentiles_usec_{name}": ",".join(f"p{percent:g}={percentile_us(count.histogram, percent):.3f}" for percent in percents)
+        for name, count in totals.command_counts().items()
+        if count.histogram
+    }
 
 
 def _errorstats(server: ServerState, totals: Tally) -> Fields:
@@ -195,10 +264,10 @@ def _cluster(server: ServerState, totals: Tally) -> Fields:
 
 def _keyspace(server: ServerState, totals: Tally) -> Fields:
     fields: Fields = {}
-    for database in range(server.databases):
-        size = server.store.database_size(database)
+    for number, place in enumerate(server.order.places):
+        size = server.store.database_size(place)
         if size.keys:
-            fields[f"db{database}"] = f"keys={size.keys},expires={size.expires},avg_ttl=0"
+            fields[f"db{number}"] = f"keys={size.keys},expires={size.expires},avg_ttl=0"
     return fields
 
 
@@ -214,12 +283,13 @@ _SECTIONS: dict[str, Callable[[ServerState, Tally], Fields]] = {
     "modules": _modules,
     "commandstats": _commandstats,
     "errorstats": _errorstats,
+    "latencystats": _latencystats,
     "cluster": _cluster,
     "keyspace": _keyspace,
 }
 _TITLES = {"cpu": "CPU"}
 # Those that add up what the workers counted; for the others nobody has to be asked.
-_OF_ALL_WORKERS = frozenset(("clients", "memory", "stats", "cpu", "commandstats", "errorstats"))
+_OF_ALL_WORKERS = frozenset(("clients", "memory", "stats", "cpu", "commandstats", "errorstats", "latencystats"))
 
 
 def chosen_sections(words: list[str]) -> list[str]:

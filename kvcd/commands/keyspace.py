@@ -102,11 +102,28 @@ async def handle_copy(client: ClientState, server: ServerState, args: list[bytes
 
 
 def checked_database(server: ServerState, argument: bytes) -> int:
-    """Return the number of a database that exists; raises CommandError."""
+    """Return the place of the database whose number that is; raises CommandError."""
     database = parse_small_integer(argument)
     if not 0 <= database < server.databases:
         raise CommandError(DATABASE_OUT_OF_RANGE)
-    return database
+    return server.order.place(database)
+
+
+@handles("swapdb")
+async def handle_swapdb(client: ClientState, server: ServerState, args: list[bytes]) -> Reply:
+    """SWAPDB index1 index2: the numbers change places, no key is moved."""
+    first = parse_small_integer(args[1], "ERR invalid first DB index")
+    second = parse_small_integer(args[2], "ERR invalid second DB index")
+    if not (0 <= first < server.databases and 0 <= second < server.databases):
+        raise CommandError(DATABASE_OUT_OF_RANGE)
+    if first != second:
+        places = server.order.place(first), server.order.place(second)
+        try:
+            server.swap_databases(first, second)
+        except NotImplementedError as refused:
+            raise CommandError(str(refused)) from refused
+        await server.modes.swapped(*places)
+    return OK
 
 
 @handles("randomkey")

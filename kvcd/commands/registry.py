@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from kvcd.context import Handler, ServerState
 
@@ -11,6 +11,7 @@ HANDLERS: dict[bytes, Handler] = {}
 
 # What another worker's payload asks of this one; plain values both ways (kvcd.channel.Channel).
 Answering = Callable[[ServerState, Any], object]
+_Answer = TypeVar("_Answer", bound=Answering)
 ANSWERS: dict[str, Answering] = {}
 
 
@@ -26,10 +27,10 @@ def handles(*names: str) -> Callable[[Handler], Handler]:
     return register
 
 
-def answers(topic: str) -> Callable[[Answering], Answering]:
+def answers(topic: str) -> Callable[[_Answer], _Answer]:
     """Register what answers other workers' questions under ``topic``."""
 
-    def register(answering: Answering) -> Answering:
+    def register(answering: _Answer) -> _Answer:
         assert topic not in ANSWERS, topic
         ANSWERS[topic] = answering
         return answering

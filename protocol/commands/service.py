@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from protocol.command_spec import CommandSpec
+from protocol.command_spec import CommandSpec, KeySpec
 
 _ALWAYS = ("loading", "stale")
 _ADMIN = ("admin", "noscript", "loading", "stale")
@@ -24,8 +24,6 @@ _COMMAND = (
         _PER_NAME,
         categories=_CONNECTION,
         tips=_ANY_ORDER,
-        status="partial",
-        note="arguments are given as one line of syntax, not as a tree",
     ),
     CommandSpec(
         "command|info",
@@ -62,6 +60,17 @@ _COMMAND = (
         "O(N) for N arguments",
         categories=_CONNECTION,
     ),
+    CommandSpec(
+        "command|getkeysandflags",
+        -4,
+        _ALWAYS,
+        "server",
+        "7.0.0",
+        "The keys in a command line, and what becomes of them.",
+        "command [arg ...]",
+        "O(N) for N arguments",
+        categories=_CONNECTION,
+    ),
     CommandSpec("command|help", 2, _ALWAYS, "server", "5.0.0", "The subcommands of COMMAND.", categories=_CONNECTION),
 )
 
@@ -81,6 +90,7 @@ _CONFIG = (
         tips=("request_policy:all_nodes", "response_policy:all_succeeded"),
     ),
     CommandSpec("config|resetstat", 2, _ADMIN, "server", "2.0.0", "Starts the counters of INFO again."),
+    CommandSpec("config|rewrite", 2, _ADMIN, "server", "2.8.0", "Writes the directives into the configuration file."),
     CommandSpec("config|help", 2, _ALWAYS, "server", "5.0.0", "The subcommands of CONFIG."),
 )
 
@@ -96,8 +106,6 @@ ROWS = (
         categories=_CONNECTION,
         tips=_ANY_ORDER,
         subcommands=_COMMAND,
-        status="partial",
-        note="without GETKEYSANDFLAGS",
     ),
     CommandSpec(
         "info",
@@ -119,8 +127,6 @@ ROWS = (
         "Commands about the configuration.",
         complexity="as the subcommand",
         subcommands=_CONFIG,
-        status="partial",
-        note="without REWRITE",
     ),
     CommandSpec(
         "dbsize",
@@ -204,5 +210,49 @@ ROWS = (
         "O(1)",
         status="partial",
         note="it is at once, so there is nothing to ABORT; clients are not paused before it",
+    ),
+    CommandSpec(
+        "swapdb",
+        3,
+        ("write", "fast"),
+        "server",
+        "4.0.0",
+        "Swaps two Redis databases.",
+        "index1 index2",
+        categories=("keyspace", "dangerous"),
+        status="partial",
+        note="with one worker and a pool in memory or a file; refused with several workers and on memory nodes",
+    ),
+    CommandSpec(
+        "restore-asking",
+        -4,
+        ("write", "denyoom", "asking"),
+        "server",
+        "3.0.0",
+        "An internal command for migrating keys in a cluster.",
+        "key ttl serialized-value [REPLACE] [ABSTTL] [IDLETIME seconds] [FREQ frequency]",
+        complexity="O(N) for a value of N bytes",
+        keys=(KeySpec(("OW", "update")),),
+        categories=("keyspace", "dangerous"),
+        status="partial",
+        note="as RESTORE",
+    ),
+    CommandSpec(
+        "bgrewriteaof",
+        1,
+        ("admin", "noscript", "no_async_loading"),
+        "server",
+        "1.0.0",
+        "Asynchronously rewrite the append-only file.",
+        status="partial",
+        note="always refused: there is no append-only file",
+    ),
+    CommandSpec(
+        "monitor",
+        1,
+        ("admin", "noscript", "loading", "stale"),
+        "server",
+        "1.0.0",
+        "Shows every command that is run, on all workers.",
     ),
 )

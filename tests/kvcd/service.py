@@ -6,13 +6,21 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
 import hiredis
 
+from kvcd.access_control import AccessControl
+from kvcd.access_file import load_users
+from kvcd.client_modes import ClientModes
+from kvcd.command_names import CommandNames
 from kvcd.commands import dispatch
+from kvcd.commands.client import describe
 from kvcd.config import Config
 from kvcd.context import ClientState
+from kvcd.database_order import DatabaseOrder
 from kvcd.logs import get_logger
+from kvcd.modes import ServerModes
 from kvcd.persistence import Persistence
 from kvcd.placement import Placement
 from kvcd.service import Service as WholeService
@@ -39,13 +47,28 @@ class PlainClient:
     descriptor: int = 8
     created_at_ms: int = 0
     last_interaction_ms: int = 0
+    stalled_since_ms: int = 0
     last_command: str = "NULL"
     net_input_bytes: int = 0
     net_output_bytes: int = 0
     pending_input_bytes: int = 0
     pending_output_bytes: int = 0
+    slow_reasons: int = 0
     close_after_reply: bool = False
+    modes: ClientModes | None = None
+    replies_off: bool = False
+    skips_next: bool = False
+    is_blocked: bool = False
+    pushed: list[bytes] = field(default_factory=list)
     killed: bool = False
+
+    def push(self, message: bytes, limit_bytes: int = 0, behind_reply: bool = False) -> None:
+        """Note what was sent."""
+        self.pushed.append(message)
+
+    def take_pushes(self) -> bytes:
+        """Return nothing: what was sent is noted already."""
+        return b""
 
     def kill(self) -> None:
         """Note that the connection was closed."""
@@ -62,17 +85,27 @@ class PlainServer:
     clients: dict[int, ClientState] = field(default_factory=dict)
     service: WholeService = field(default_factory=lambda: WholeService(Placement(run_id="0123456789" * 4, started_at_ms=0)))
     databases: int = 16
+    order: DatabaseOrder = field(default_factory=lambda: DatabaseOrder(16))
     port: int = 6379
     executable: str = "kvcd"
     config_file: str = ""
+    expires_in_background: bool = True
     counts: dict[str, int] = field(default_factory=dict)
     stops: list[tuple[bool | None, bool, bool]] = field(default_factory=list)
     may_stop: bool = True
     persistence: Persistence = field(init=False)
+    access: AccessControl = field(init=False)
+    names: CommandNames = field(default_factory=CommandNames)
+    modes: ServerModes = field(init=False)
 
     def __post_init__(self) -> None:
         """Begin without a pool that could be saved."""
         self.persistence = Persistence(self.config, get_logger("persistence"), lambda: 0)
+        users = load_users(self.config)
+        self.access = AccessControl(
+            self.config, users, clients=lambda: self.clients.values(), describe=partial(describe, self), now_ms=self.now_ms
+        )
+        self.modes = ServerModes(self, lambda _reason, _holds: None)
 
     def now_ms(self) -> int:
         """Return the model's time."""
@@ -81,6 +114,10 @@ class PlainServer:
     def counters(self) -> dict[str, int]:
         """Return what the test says that sessions counted."""
         return dict(self.counts)
+
+    def swap_databases(self, first: int, second: int) -> None:
+        """Exchange two database numbers."""
+        self.order.change(self.order.swapped(first, second), self.clients.values())
 
     def lost_nodes(self) -> list[str]:
         """Return nothing: the model has no nodes."""
@@ -126,7 +163,9 @@ async def resp_server(path: str, server: PlainServer, now_ms: object = None) -> 
     """Serve RESP on a unix socket from handlers and model; ``now_ms`` (a callable) moves the clock before each read."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        client = PlainClient(id=max(server.clients, default=0) + 1, authenticated=not server.config.string("requirepass"))
+        client = PlainClient(
+            id=max(server.clients, default=0) + 1, db=server.order.place(0), authenticated=not server.config.string("requirepass")
+        )
         server.clients[client.id] = client
         frames = hiredis.Reader()
         try:

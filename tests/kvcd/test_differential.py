@@ -99,7 +99,7 @@ async def test_handlers_answer_as_redis_does_for_long(folder: Path, redis_path: 
 async def test_a_wrong_reply_is_found(folder: Path, redis_path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The comparison can fail: a handler that is off by one in one edge is found."""
     monkeypatch.setattr("kvcd.commands.numbers.LARGEST_INTEGER", 2**63)
-    found = await differences(folder / "broken.sock", redis_path, range(SEQUENCES))
+    found = await differences(folder / "broken.sock", redis_path, range(6 * SEQUENCES))  # ends with the first that differs
     assert found
 
 

@@ -222,6 +222,7 @@ def test_what_was_read_during_a_change_is_not_proved_by_its_end(step: int) -> No
 def evict(store: Store) -> None:
     """Let the policy remove nearly everything."""
     store.set_policy("allkeys-lru")
+    store.set_protection(lookup_ms=0, lookup_share=0.1, lease_share=0.25)  # all of them were just looked up
     store.set_maxmemory(65_536)
     while store.maintain(1000.0):
         pass

@@ -15,7 +15,7 @@ from tests.storage.pools import NOW_MS, PAGE_BYTES, every_fabric, finish, forget
 
 KEY = b"key:0001"
 KEYS = [b"other:%02d" % number for number in range(128)]
-EPOCHS, SET, SLOT, HEAT, WORD, COUNTERS = 16 * 8, 128, 8, 16, 8, 4096
+EPOCHS, SET, SLOT, HEAT, WORD, COUNTERS, HEAD = 16 * 8, 128, 8, 16, 8, 4096, 48
 CELL = 144  # header 24, key 8, value 100
 
 
@@ -75,7 +75,7 @@ def test_get_where_the_location_is_known(kind: str) -> None:
     assert cost(store, lambda: finish(store.read(0, KEY))) == known
     assert cost(store, lambda: finish(store.read(0, KEY))) == known
     # Without the payload: as much of the cell as a head and this key can take.
-    known["read_bytes"] -= CELL - (40 + len(KEY))
+    known["read_bytes"] -= CELL - (HEAD + len(KEY))
     assert cost(store, lambda: finish(store.read(0, KEY, payload=False))) == known
 
 
@@ -199,8 +199,8 @@ def test_set_over_an_old_value(kind: str) -> None:
     # Sets; the old head and the slot; cell and CAS, between both halves of the change counter where others remember locations;
     # heat. On shared memory one look at who joined follows before the old cell is free, elsewhere one for 64 values.
     assert cost(store, lambda: finish(store.write(0, KEY, bytes(100)))) == figures(
-        3 if remote else 4, 4 if remote else 5, EPOCHS + SET + 48 + 16 + WORD * (not remote), 2, 132 + 4, cas=1, faa=2 * remote,
-        unwaited=1,
+        3 if remote else 4, 4 if remote else 5, EPOCHS + SET + HEAD + len(KEY) + 16 + WORD * (not remote), 2, 132 + 4,
+        cas=1, faa=2 * remote, unwaited=1,
     )
 
 
@@ -209,7 +209,7 @@ def test_delete(kind: str) -> None:
     store = filled(kind)
     remote = kind != "shm"
     assert cost(store, lambda: finish(store.delete(0, [KEY]))) == figures(
-        3 if remote else 4, 4 if remote else 5, EPOCHS + SET + 48 + 16 + WORD * (not remote), cas=1, faa=2 * remote
+        3 if remote else 4, 4 if remote else 5, EPOCHS + SET + HEAD + len(KEY) + 16 + WORD * (not remote), cas=1, faa=2 * remote
     )
     assert cost(store, lambda: finish(store.delete(0, [KEY]))) == figures(1, 2, EPOCHS + SET)
 
@@ -232,7 +232,7 @@ def test_values_are_retired_together(kind: str) -> None:
     assert store.memory()["retired_values"] == 63
     # The 64th: sets, old head, swap, heat; and the look at who joined, for all of them. Nobody did, and no page came free.
     assert cost(store, lambda: finish(store.write(0, KEYS[63], b"new"))) == figures(
-        4, 5, EPOCHS + SET + 48 + 16 + WORD, 2, 35 + 4, cas=1, faa=2, unwaited=1
+        4, 5, EPOCHS + SET + HEAD + len(KEY) + 16 + WORD, 2, 35 + 4, cas=1, faa=2, unwaited=1
     )
     assert store.memory()["retired_values"] == 0
     for number in range(3):  # or when they hold 256 pages
@@ -248,6 +248,7 @@ def test_values_are_retired_together(kind: str) -> None:
 @every_fabric
 def test_eviction_of_one_value_for_one_value(kind: str) -> None:
     store = make_store(kind, policy="allkeys-lru", pages=9)
+    store.set_protection(lookup_ms=0, lookup_share=0.1, lease_share=0.25)  # 1 eviction in 16 looks at 64 more entries for it
     for number in range(40):
         assert finish(store.write(0, b"k%02d" % number, bytes(30_000))).status == Status.OK
     assert store.counters()["evicted"] > 0
@@ -257,7 +258,7 @@ def test_eviction_of_one_value_for_one_value(kind: str) -> None:
     # A look-up that finds no room, a claim that is taken back (2 FAA), a doorbell without operations; who joined; samples of 23
     # slots with their heat; the victim's heat, its cell as far as a head and any key reach, its CAS between both halves of the
     # change counter; who joined, and its cell is free. Then the insert: sets, reservation, publication.
-    resident, head = 23, 40 + 16_384
+    resident, head = 23, HEAD + 16_384
     reads = EPOCHS + SET + WORD + resident * (SLOT + HEAT) + HEAT + EPOCHS + head + 16 + WORD + 2 * SET
     writes = 24 + 3 + 30_000 + HEAT
     changes = 2 if kind != "shm" else 0

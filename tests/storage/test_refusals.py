@@ -41,7 +41,7 @@ def test_a_sound_pool_is_taken() -> None:
     ("fields", "texts"),
     [
         ({"magic": b"REDISRDB"}, ["REDISRDB", "KVCDPOOL"]),
-        ({"version": 7}, ["version 7", "version 4"]),
+        ({"version": 7}, ["version 7", "version 5"]),
         ({"kind": 1}, ["shm", "sim"]),
         ({"kind": 2}, ["verbs", "sim"]),
         ({"kind": 9}, ["number 9", "sim"]),
