@@ -115,8 +115,7 @@ def _drive(python: Path, server: Server, connector: str, chunks: int, layers: in
         return _run_driver(python, server, connector, chunks, layers, password)
     finally:
         if password:
-            with server.client() as client:
-                client.execute_command("AUTH", password)
+            with server.client(password) as client:
                 client.config_set("requirepass", "")
 
 

@@ -360,6 +360,7 @@ cdef class EvictionPolicy(Room):
         cdef uint64_t changes = self.changes
         cdef int fitting = -1
         cdef uint32_t together = 1, last
+        cdef int32_t evicted
         if self.rule == RULE_NONE:
             return False
         # Some samples for every victim, as Redis takes them: fewer, and most of what is sampled goes, cold or not.
@@ -397,10 +398,11 @@ cdef class EvictionPolicy(Room):
             self._evict_like(chosen, cell_class, together)
             return True
         # Cells of another size: only a whole page of them is of use.
-        if self._evict_page(chosen, instead.score) == 0:
+        evicted = self._evict_page(chosen, instead.score)
+        if evicted <= 0:
             self._evict_one(chosen)
-            if instead.score > -1e300:
-                self._evict_one(instead)
+        if evicted < 0:
+            self._evict_one(instead)
         # Freed first, where that is put off: a page whose cells are only retired is not empty yet.
         self.engine.reclaimer.collect(True)
         self.engine.allocator.release_spares()
@@ -950,21 +952,21 @@ cdef class EvictionPolicy(Room):
             heat.flags |= HEAT_LEASED
             self.engine.pool.write_from(self.engine.pool.heat_offset(slot) + HEAT_BYTES - 1, &heat.flags, 1)
 
-    cdef uint32_t _evict_page(self, Candidate victim, double score) noexcept nogil:
+    cdef int32_t _evict_page(self, Candidate victim, double score) noexcept nogil:
         """Evict every value whose cell lies in the victim's page, which is ours; how many.
 
         None when the victim is not among them any more: since it was sampled the page may have come to hold the newest values. And
-        none when most of what would go deserves it less than what has this score.
+        none, -1, when most of what would go deserves it less than what has this score.
         """
         cdef uint32_t page = location_page(word_location(victim.word))
         if not self.engine.allocator.cell_pages[page].owned:
             return 0
         return self._evict_cells(page, self.engine.allocator.cell_pages[page].cell_class, victim, True, score)
 
-    cdef uint32_t _evict_cells(self, uint32_t page, uint32_t cell_class, Candidate victim, bint must_hold, double score) noexcept nogil:
+    cdef int32_t _evict_cells(self, uint32_t page, uint32_t cell_class, Candidate victim, bint must_hold, double score) noexcept nogil:
         """Empty a page of cells, found by the cells' back-pointers; how many were evicted. ``must_hold``: nothing without the victim.
 
-        ``score``: what most of those that go must have at least, or none does.
+        ``score``: what most of those that go must have at least, or none does, and -1 is returned.
 
         The colder half goes, the victim in it. What must not go, and in a page of ours the hotter half, moves to free cells of the
         class's other pages; where these are too few it stays, and what has gone from here makes room for that of the next page.
@@ -1041,7 +1043,7 @@ cdef class EvictionPolicy(Room):
             cold += scores[i] >= middle and scores[i] >= score
             asked += scores[i] >= middle and scores[i] > -1e299
         if score > -1e299 and cold * 2 < asked:
-            return 0
+            return -1
         for i in range(alive):
             header = <CellHeader *>&headers[live[i] * HEADER_READ_BYTES]
             if scores[i] >= middle and scores[i] > -1e299:
