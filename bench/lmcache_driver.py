@@ -77,7 +77,7 @@ def make_connector(kind: str, options: argparse.Namespace, loop: asyncio.Abstrac
             ValkeyConnector,
         )
 
-        return ValkeyConnector(host, port, loop, backend, 4, options.username, options.password)
+        return ValkeyConnector(host, port, loop, backend, 4, *for_glide(options))
     from lmcache.v1.storage_backend.connector.redis_connector import (  # type: ignore[import-not-found, unused-ignore]
         RedisConnector,
         RESPConnector,
@@ -87,6 +87,11 @@ def make_connector(kind: str, options: argparse.Namespace, loop: asyncio.Abstrac
         return RESPConnector(host, port, loop, backend, 8, options.username, options.password)
     credentials = f"{options.username}:{options.password}@" if options.password else ""
     return RedisConnector(f"redis://{credentials}{host}:{port}", loop, backend)
+
+
+def for_glide(options: argparse.Namespace) -> tuple[str, str]:
+    """Name and password as LMCache 0.5.6 must be told them: it hands them on in the wrong order, and every server refuses them then."""
+    return options.password, options.username
 
 
 def make_adapter(kind: str, options: argparse.Namespace) -> Any:
@@ -100,8 +105,9 @@ def make_adapter(kind: str, options: argparse.Namespace) -> Any:
         return resp_l2_adapter._create_resp_l2_adapter(resp_l2_adapter.RESPL2AdapterConfig.from_dict(common))
     from lmcache.v1.distributed.l2_adapters import valkey_l2_adapter  # type: ignore[import-not-found, unused-ignore]
 
-    nodes = {"type": "valkey", "startup_nodes": f"{options.host}:{options.port}", "valkey_mode": "standalone"}
-    return valkey_l2_adapter._create_valkey_l2_adapter(valkey_l2_adapter.ValkeyL2AdapterConfig.from_dict(common | nodes))
+    name, password = for_glide(options)
+    nodes = {"startup_nodes": f"{options.host}:{options.port}", "valkey_mode": "standalone", "username": name, "password": password}
+    return valkey_l2_adapter._create_valkey_l2_adapter(valkey_l2_adapter.ValkeyL2AdapterConfig.from_dict(common | nodes | {"type": "valkey"}))
 
 
 def drive(connector: Any, backend: Any, thread: LoopThread, count: int, has_synchronous: bool) -> dict[str, float]:
