@@ -1,0 +1,42 @@
+"""redis-py of every generation in use, and valkey-py: synchronous and asynchronous, RESP2 and RESP3, both readers of replies."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from pathlib import Path
+
+import pytest
+
+from tests.clients.drive import Judge
+from tests.clients.installed import python_client
+
+# Name, library to import, start of its version; without a folder of its own it is this environment's.
+GENERATIONS = [
+    ("redis-py-5", "redis", "5."),
+    ("redis-py-6", "redis", "6."),
+    ("redis-py-newest", "redis", importlib.metadata.version("redis")),
+    ("valkey-py", "valkey", "6."),
+]
+generations = pytest.mark.parametrize(("name", "library", "version"), GENERATIONS, ids=[name for name, *_ in GENERATIONS])
+
+
+def folder_of(name: str) -> Path | None:
+    """Where the generation is; None for this environment's own."""
+    return None if name == "redis-py-newest" else python_client(name)
+
+
+@generations
+@pytest.mark.parametrize("reader", ["plain", "compiled"])
+def test_synchronous(judge: Judge, name: str, library: str, version: str, reader: str) -> None:
+    """Strings, bits, keys, pipelines, transactions, channels, MONITOR, locks, caching, ACL, CLIENT, CONFIG, INFO, logs, tables of commands."""
+    told = judge.compare_python(name, "redis_py.py", library, reader, client_folder=folder_of(name))
+    assert told.version.startswith(version)
+    assert len(told.lines) > 550
+
+
+@generations
+def test_asynchronous(judge: Judge, name: str, library: str, version: str) -> None:
+    """Many commands at once on one event loop, pipelines, transactions, channels, blocking pools."""
+    told = judge.compare_python(name, "redis_py_asyncio.py", library, client_folder=folder_of(name))
+    assert told.version.startswith(version)
+    assert len(told.lines) > 80
