@@ -66,7 +66,14 @@ def run(command: Sequence[str], server: ServerProcess, *, environment: dict[str,
     """Run a drive at a server; fail with all its failures."""
     server.call("FLUSHALL")
     done = subprocess.run(
-        [*command, str(server.port)], capture_output=True, text=True, errors="replace", timeout=DEADLINE_S, check=False, env=environment, cwd=folder
+        [*command, str(server.port)],
+        capture_output=True,
+        text=True,
+        errors="replace",
+        timeout=DEADLINE_S,
+        check=False,
+        env=environment,
+        cwd=folder,
     )
     assert done.returncode == 0, f"{place}: {done.stdout[-1500:]}\n{done.stderr[-3000:]}"
     told = json.loads(done.stdout.splitlines()[-1])

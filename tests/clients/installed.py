@@ -28,7 +28,8 @@ PYTHON_CLIENTS = {
 def python_client(name: str) -> Path:
     """Return the folder to put before all others on Python's path; fail or skip where no index can be reached."""
     requirement = PYTHON_CLIENTS[name]
-    return _installed(name, requirement, [sys.executable, "-m", "pip", "install", "-q", "--disable-pip-version-check", requirement, "--target"])
+    command = [sys.executable, "-m", "pip", "install", "-q", "--disable-pip-version-check", requirement, "--target"]
+    return _installed(name, requirement, command)
 
 
 def node_clients() -> Path:

@@ -28,7 +28,7 @@ def folder_of(name: str) -> Path | None:
 @generations
 @pytest.mark.parametrize("reader", ["plain", "compiled"])
 def test_synchronous(judge: Judge, name: str, library: str, version: str, reader: str) -> None:
-    """Strings, bits, keys, pipelines, transactions, channels, MONITOR, locks, caching, ACL, CLIENT, CONFIG, INFO, logs, tables of commands."""
+    """Data, pipelines, transactions, channels, MONITOR, locks, caching, and all that it asks about the server."""
     told = judge.compare_python(name, "redis_py.py", library, reader, client_folder=folder_of(name))
     assert told.version.startswith(version)
     assert len(told.lines) > 550

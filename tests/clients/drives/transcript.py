@@ -28,7 +28,9 @@ def _ordered(value: Any) -> Any:
         return {key: _ordered(part) for key, part in value.items()}
     if type(value) in (list, tuple):
         return type(value)(_ordered(part) for part in value)
-    return sorted(value, key=repr) if isinstance(value, set | frozenset) else value
+    if isinstance(value, set | frozenset):
+        return sorted((_ordered(part) for part in value), key=repr)
+    return value
 
 
 class Transcript:
@@ -43,7 +45,8 @@ class Transcript:
 
     def note(self, label: str, value: object) -> None:
         """Write down a value under a name."""
-        self.lines.append(f"{self.title} {label} -> {written(value)}")
+        # The port is the last word of every drive's command line; errors name it.
+        self.lines.append(f"{self.title} {label} -> {written(value)}".replace(f":{sys.argv[-1]}", ":PORT"))
 
     def ask(self, call: Callable[..., Any], *given: object, **named: object) -> Any:
         """Call, write down the result and return it."""
@@ -135,6 +138,14 @@ def eventually(look: Callable[[], Any], *, wanted: Callable[[Any], bool] = bool)
         if time.monotonic() > ends:
             raise AssertionError(f"the last answer in {DEADLINE_S} s was {answer!r}")
     return answer
+
+
+async def eventually_true(look: Callable[[], Awaitable[object]]) -> None:
+    """The same for what is awaited; each look is a round trip."""
+    ends = time.monotonic() + DEADLINE_S
+    while not await look():
+        if time.monotonic() > ends:
+            raise AssertionError(f"not so in {DEADLINE_S} s")
 
 
 def in_order(fields: dict[str, object]) -> list[tuple[str, object]]:
