@@ -6,9 +6,10 @@ import os
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
-from tests.programs import cannot_run, require_program
+from tests.programs import cannot_run
 from tests.servers import ROOT
 
 FOLDER = ROOT / "build" / "clients"
@@ -24,25 +25,58 @@ PYTHON_CLIENTS = {
     "coredis": "coredis>=6,<7",
 }
 
+_missing: dict[str, str] = {}  # what this run tried in vain, and why: no second try for every test
+
+
+class NotInstalled(Exception):
+    """A client is not there and cannot be had; the text says why."""
+
 
 def python_client(name: str) -> Path:
-    """Return the folder to put before all others on Python's path; fail or skip where no index can be reached."""
-    requirement = PYTHON_CLIENTS[name]
-    command = [sys.executable, "-m", "pip", "install", "-q", "--disable-pip-version-check", requirement, "--target"]
-    return _installed(name, requirement, command)
+    """Return the folder to put before all others on Python's path; fails the test, or skips it, where there is none."""
+    try:
+        return install_python_client(name)
+    except NotInstalled as reason:
+        cannot_run(str(reason), required_by="REQUIRE_CLIENTS")
 
 
 def node_clients() -> Path:
-    """Return the folder whose node_modules has the Node.js clients; fail or skip where no registry can be reached."""
-    require_program("node")
-    require_program("npm")
+    """Return the folder whose node_modules has the Node.js clients; fails the test, or skips it, where there is none."""
+    try:
+        return install_node_clients()
+    except NotInstalled as reason:
+        cannot_run(str(reason), required_by="REQUIRE_CLIENTS")
+
+
+def install_python_client(name: str) -> Path:
+    """Return its folder, after installing it if it is not there; raises NotInstalled."""
+    requirement = PYTHON_CLIENTS[name]
+    command = [sys.executable, "-m", "pip", "install", "-q", "--disable-pip-version-check", "--retries", "2", requirement, "--target"]
+    return _installed(name, requirement, command)
+
+
+def install_node_clients() -> Path:
+    """The same of all Node.js clients; raises NotInstalled."""
+    for program in ("node", "npm"):
+        if shutil.which(program) is None:
+            raise NotInstalled(f"the Node.js clients need {program}")
     lock = (NODE_SOURCES / "package-lock.json").read_text()
     # Their install scripts are left out: the clients are JavaScript alone.
-    command = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--no-update-notifier", "--loglevel=error", "--prefix"]
+    command = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--fetch-retries=1", "--loglevel=error", "--prefix"]
     return _installed("node", lock, command, files=("package.json", "package-lock.json"))
 
 
 def _installed(name: str, wanted: str, command: list[str], *, files: tuple[str, ...] = ()) -> Path:
+    if name in _missing:
+        raise NotInstalled(_missing[name])
+    try:
+        return _install(name, wanted, command, files)
+    except NotInstalled as reason:
+        _missing[name] = str(reason)
+        raise
+
+
+def _install(name: str, wanted: str, command: list[str], files: tuple[str, ...]) -> Path:
     folder = FOLDER / name
     mark = folder / ".wanted"
     if mark.is_file() and mark.read_text() == wanted:
@@ -53,9 +87,12 @@ def _installed(name: str, wanted: str, command: list[str], *, files: tuple[str, 
     try:
         for file in files:
             shutil.copy(NODE_SOURCES / file, begun)
-        done = subprocess.run([*command, str(begun)], capture_output=True, text=True, timeout=INSTALL_DEADLINE_S, check=False)
+        try:
+            done = subprocess.run([*command, str(begun)], capture_output=True, text=True, timeout=INSTALL_DEADLINE_S, check=False)
+        except subprocess.TimeoutExpired as late:
+            raise NotInstalled(f"{name} was not installed within {INSTALL_DEADLINE_S} s") from late
         if done.returncode != 0:
-            cannot_run(f"{name} cannot be installed: {done.stderr.strip()[-600:]}", required_by="REQUIRE_CLIENTS")
+            raise NotInstalled(f"{name} cannot be installed: {done.stderr.strip()[-600:]}")
         (begun / ".wanted").write_text(wanted)
         shutil.rmtree(folder, ignore_errors=True)
         begun.rename(folder)
@@ -65,10 +102,12 @@ def _installed(name: str, wanted: str, command: list[str], *, files: tuple[str, 
 
 
 def install_all() -> None:
-    """Install every client that is not there yet, so that the tests need not: `python -m tests.clients.installed`."""
-    for name in PYTHON_CLIENTS:
-        python_client(name)
-    node_clients()
+    """Install every client that is not there yet, before the tests begin; what cannot be had is said."""
+    for install in (*(partial(install_python_client, name) for name in PYTHON_CLIENTS), install_node_clients):
+        try:
+            install()
+        except NotInstalled as reason:
+            print(f"{reason}\nits tests will not run", file=sys.stderr)
 
 
 if __name__ == "__main__":
