@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import importlib.metadata
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tests.clients.drive import Judge
 from tests.clients.installed import python_client
+from tests.kvcd.worker_servers import start
+from tests.servers import ServerProcess, Servers
 
 # Name, library to import, start of its version; without a folder of its own it is this environment's.
 GENERATIONS = [
@@ -32,6 +35,20 @@ def test_synchronous(judge: Judge, name: str, library: str, version: str, reader
     told = judge.compare_python(name, "redis_py.py", library, reader, client_folder=folder_of(name))
     assert told.version.startswith(version)
     assert len(told.lines) > 550
+
+
+@pytest.fixture(scope="module")
+def two_workers(servers: Servers) -> ServerProcess:
+    """A kvcd of two workers of this module's own, for the drive changes settings."""
+    return start(servers, pool_size="256mb", maxmemory_policy="noeviction").process
+
+
+@pytest.mark.parametrize("script", ["redis_py.py", "redis_py_asyncio.py"])
+def test_with_several_workers(judge: Judge, two_workers: ServerProcess, script: str) -> None:
+    """The same whichever worker a connection is at: messages, CLIENT LIST and KILL, ACL, CONFIG SET, caching, MONITOR."""
+    words = ["redis", "compiled"] if script == "redis_py.py" else ["redis"]
+    told = replace(judge, kvcd=two_workers).compare_python("redis-py-newest", script, *words, without="swaps")
+    assert len(told.lines) > 80
 
 
 @generations

@@ -184,11 +184,19 @@ def keyspace(drive: Drive) -> None:
     ask(client.sort, "none")
     ask(client.sort, "none", start=0, num=3, by="w_*", get=["#"], desc=True, alpha=True, store="key:6")
     ask(client.exists, "key:6")
-    ask(client.swapdb, 0, 5)
-    ask(client.dbsize)
-    ask(client.swapdb, 0, 5)
     ask(client.flushdb, asynchronous=True)
     ask(client.dbsize)
+
+
+def swaps(drive: Drive) -> None:
+    """Two databases change places; not where several workers serve."""
+    if drive.client.config_get("workers").get("workers", "1") != "1":
+        return
+    drive.client.set("k", "v", px=100_000)
+    drive.transcript.ask(drive.client.swapdb, 0, 5)
+    drive.transcript.ask(drive.client.dbsize)
+    drive.transcript.ask(drive.client.swapdb, 0, 5)
+    drive.transcript.ask(drive.client.get, "k")
 
 
 def pipelines(drive: Drive) -> None:
@@ -345,7 +353,7 @@ def caches(drive: Drive) -> None:
     caching.close()
 
 
-PARTS: list[Callable[[Drive], None]] = [strings, bits, keyspace, pipelines, channels, monitors, locks, caches, *SERVER_PARTS]
+PARTS: list[Callable[[Drive], None]] = [strings, bits, keyspace, swaps, pipelines, channels, monitors, locks, caches, *SERVER_PARTS]
 
 
 def main() -> None:
