@@ -166,8 +166,8 @@ cdef class Reuse:
                     self.duel -= 1
                 if <double>key > self.key_threshold:
                     self.duel += 1
-                self.by_last[(last >> self.shift) & (RING_BUCKETS - 1)] -= 1
-                self.by_key[(self._clamped(key) >> self.shift) & (RING_BUCKETS - 1)] -= 1
+            self.by_last[(last >> self.shift) & (RING_BUCKETS - 1)] -= 1
+            self.by_key[(self._clamped(key) >> self.shift) & (RING_BUCKETS - 1)] -= 1
             interval = <double>(<int64_t>now - last)
             interval = interval if interval > 0 else 0
             self._learn(heat, interval)
@@ -176,9 +176,8 @@ cdef class Reuse:
             self._compute(heat, False, 0, place, unknown, is_tail, is_stored, chain)
         self.made[is_tail] += 1
         heat.last = <uint32_t>now
-        if self.evicted_at:
-            self.by_last[(<int64_t>now >> self.shift) & (RING_BUCKETS - 1)] += 1
-            self.by_key[(self._clamped(<int64_t>now + <int64_t>wide(heat.bonus)) >> self.shift) & (RING_BUCKETS - 1)] += 1
+        self.by_last[(<int64_t>now >> self.shift) & (RING_BUCKETS - 1)] += 1
+        self.by_key[(self._clamped(<int64_t>now + <int64_t>wide(heat.bonus)) >> self.shift) & (RING_BUCKETS - 1)] += 1
         self.clock += 1
         self.pending += 1
         self.own += 1
@@ -282,7 +281,7 @@ cdef class Reuse:
         cdef int64_t reached = <int64_t>(self.clock >> self.shift)
         cdef int64_t bucket = self.tick + 1, ticks
         cdef double half
-        if reached == self.tick or self.evicted_at == 0:
+        if reached == self.tick:
             return
         if reached - self.tick > RING_BUCKETS:
             bucket = reached - RING_BUCKETS
@@ -292,6 +291,8 @@ cdef class Reuse:
             bucket += 1
         ticks = reached - self.tick
         self.tick = reached
+        if self.evicted_at == 0:
+            return  # the rings are kept all the same: what they hold is wanted as soon as something is evicted
         self._judge(ticks)
         half = self.made[0] + self.made[1]
         if half > WINDOW * self.capacity * self.share + 1000:

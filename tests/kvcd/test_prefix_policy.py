@@ -40,6 +40,24 @@ def test_a_new_chain_does_not_push_out_what_is_used(servers: Servers) -> None:
             assert wire.call("EXISTS", f"plain{number}") == 1
 
 
+def test_what_was_just_stored_is_not_the_next_to_go(servers: Servers) -> None:
+    """Though last blocks of requests have never come back, and this may be one."""
+    with servers.kvcd(pool_size="48mb", maxmemory="4mb") as server, server.connect() as wire:
+        for number in range(200):
+            head = keys(f"chat{number % 4}", 12)
+            found = wire.call("PREFIX.MATCH", *head)
+            assert isinstance(found, int)
+            if found:
+                wire.call("PREFIX.GET", *head[:found])
+            parent = ["PARENT", head[found - 1]] if found else []
+            wire.call("PREFIX.SET", *parent, *pairs(f"chat{number % 4}", 12)[2 * found :], f"end{number}", b"e")
+        for number in range(100):
+            fresh = [f"fresh{number}:{each}" for each in range(3)]
+            for key in fresh:
+                assert wire.call("SET", key, b"p" * VALUE_BYTES) == b"OK"
+            assert wire.call("EXISTS", *fresh) == 3
+
+
 def test_plain_clients_tell_parents_by_the_order_of_what_they_store(servers: Servers) -> None:
     """EXISTS from the head until the first block that is missing, then SET for what is missing; both keys of a pair are one block."""
     with servers.kvcd(pool_size="48mb") as server, server.connect() as wire, server.connect() as other:

@@ -49,6 +49,22 @@ MUTANTS = (
         HOT,
     ),
     one(
+        "what-is-new-goes-next",
+        "a block that was just stored stays for a while",
+        POLICY,
+        "            self.rule == RULE_REUSE and self.forced < FORCED_YOUNG and self._is_young(slot)",
+        "            False",
+        f"{PREFIX_TESTS}::test_what_was_just_stored_is_not_the_next_to_go",
+    ),
+    one(
+        "all-small-values-for-one-page",
+        "where few pages hold all values of a size, a page does not come from them",
+        POLICY,
+        "        return pages >= FEW_PAGES or pages * FEW_SHARE > self.engine.allocator.limit_pages",
+        "        return True",
+        f"{REUSE_TESTS}::test_small_values_do_not_go_for_the_page_that_they_share",
+    ),
+    one(
         "ghosts-never-left",
         "an evicted block is remembered",
         CHANGE,
