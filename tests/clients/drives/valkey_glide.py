@@ -220,7 +220,28 @@ async def channels(drive: Drive) -> None:
     await settled(listener.close())
 
 
-PARTS = [strings, keyspace, batches, service, channels]
+async def caching(drive: Drive) -> None:
+    """A cache that the server tells of changes (CLIENT TRACKING in broadcasting mode); in RESP3 only."""
+    library = drive.library
+    if drive.protocol == library.ProtocolVersion.RESP2:
+        return
+    cache = importlib.import_module("glide_shared.cache").ClientSideCache.create(1000, 0, enable_metrics=True, server_assisted=True)
+    await settled(drive.client.set("cached", "one"))  # before there is anybody to be told of it
+    cached = await drive.open(client_side_cache=cache)
+    await drive.ask(cached.get, "cached")
+    await drive.ask(cached.get, "cached")
+    await drive.ask(cached.get_cache_hit_rate)
+    await settled(drive.client.set("cached", "two"))
+
+    async def has_changed() -> bool:
+        await settled(drive.client.ping())
+        return bool(await settled(cached.get("cached")) == b"two")
+
+    await eventually_true(has_changed)
+    await settled(cached.close())
+
+
+PARTS = [strings, keyspace, batches, service, channels, caching]
 
 
 async def main(name: str, port: int) -> None:
