@@ -37,10 +37,10 @@ class Judge:
     redis: ServerProcess
     versions: dict[str, str]
 
-    def compare_python(self, name: str, script: str, *words: str, client_folder: Path | None = None, without: str = "") -> Drive:
+    def compare_python(self, name: str, script: str, *words: str, client_folder: Path | None = None, without: Sequence[str] = ()) -> Drive:
         """Run a script of drives/ with the libraries of ``client_folder`` first; the port is its last word.
 
-        ``without`` is a part that kvcd leaves out.
+        Lines with a word of ``without`` are not compared.
         """
         environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
         if client_folder is not None:
@@ -49,7 +49,7 @@ class Judge:
         command = [sys.executable, "-W", "ignore", str(DRIVES / script), *words]
         return self.compare(name, command, environment=environment, folder=DRIVES, without=without)
 
-    def compare(self, name: str, command: Sequence[str], *, environment: dict[str, str], folder: Path, without: str = "") -> Drive:
+    def compare(self, name: str, command: Sequence[str], *, environment: dict[str, str], folder: Path, without: Sequence[str] = ()) -> Drive:
         """Run the command with each server's port as its last word; fail unless both transcripts are whole and the same."""
         with ThreadPoolExecutor(2) as threads:
             runs = [
@@ -57,8 +57,8 @@ class Judge:
                 for place, server in (("kvcd", self.kvcd), ("redis-server", self.redis))
             ]
         ours, theirs = (each.result() for each in runs)
-        wanted = [line for line in theirs.lines if not without or f" {without} " not in line]
-        difference = list(difflib.unified_diff(wanted, ours.lines, "redis-server", "kvcd", lineterm="", n=0))
+        wanted, found = ([line for line in told.lines if not any(word in line for word in without)] for told in (theirs, ours))
+        difference = list(difflib.unified_diff(wanted, found, "redis-server", "kvcd", lineterm="", n=0))
         assert not difference, "\n".join(line[:1000] for line in difference[:60])
         assert ours.version == theirs.version
         assert ours.lines, "the drive asked for nothing"
