@@ -49,7 +49,9 @@ class Judge:
         command = [sys.executable, "-W", "ignore", str(DRIVES / script), *words]
         return self.compare(name, command, environment=environment, folder=DRIVES, without=without)
 
-    def compare(self, name: str, command: Sequence[str], *, environment: dict[str, str], folder: Path, without: Sequence[str] = ()) -> Drive:
+    def compare(
+        self, name: str, command: Sequence[str], *, environment: dict[str, str], folder: Path, without: Sequence[str] = ()
+    ) -> Drive:
         """Run the command with each server's port as its last word; fail unless both transcripts are whole and the same."""
         with ThreadPoolExecutor(2) as threads:
             runs = [
