@@ -35,9 +35,9 @@ class Server:
     port: int
     process_id: int
 
-    def client(self) -> redis.Redis:
+    def client(self, password: str | None = None) -> redis.Redis:
         """A client for preparation, not for measuring."""
-        return redis.Redis(host=self.host, port=self.port, protocol=2, socket_timeout=60)
+        return redis.Redis(host=self.host, port=self.port, password=password, protocol=2, socket_timeout=60)
 
     def processor_time_s(self) -> float:
         """Time that all threads of the process have spent on a processor, user and system, in seconds.

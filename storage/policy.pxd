@@ -2,7 +2,7 @@
 """Eviction policy: which value makes room, and which entries are swept away."""
 
 cimport cython
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from storage.batch cimport Batch, Request
 from storage.engine cimport Engine, Room
@@ -86,7 +86,7 @@ cdef class EvictionPolicy(Room):
     cdef void _note_leased(self, uint32_t slot) noexcept nogil
     cdef void _evict_one(self, Candidate candidate) noexcept nogil
     cdef void _evict_like(self, Candidate first, uint32_t cell_class, uint32_t together) noexcept nogil
-    cdef uint32_t _evict_page(self, Candidate victim) noexcept nogil
-    cdef uint32_t _evict_cells(self, uint32_t page, uint32_t cell_class, Candidate victim, bint must_hold) noexcept nogil
+    cdef int32_t _evict_page(self, Candidate victim, double score) noexcept nogil
+    cdef int32_t _evict_cells(self, uint32_t page, uint32_t cell_class, Candidate victim, bint must_hold, double score) noexcept nogil
     cdef void _evict_foreign_page(self) noexcept nogil
     cdef uint32_t sweep(self, uint32_t count, bint flushed, uint32_t *examined) noexcept nogil

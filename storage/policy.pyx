@@ -71,7 +71,7 @@ cdef enum:
     WAITS_LIMIT = 60        # of 5 ms
     NEWEST = 64             # entries stored last that are no victims under allkeys-prefix, at most;
     NEWEST_SHARE = 64       # a 64th of all,
-    NEWEST_LEAST = 4        # and at least these, where they are not a quarter of all
+    NEWEST_LEAST = 2        # and at least these, where they are not a quarter of all
     FEW_PAGES = 8           # of a class of cells: to have one of them whole, a good part of what the class holds would go
     FEW_SHARE = 64          # and few they are only in a pool of so many times as many
     FEW_MISSES = 4          # samples in a row without a candidate before that happens
@@ -355,11 +355,12 @@ cdef class EvictionPolicy(Room):
 
     cdef bint _evict_for(self, uint32_t cell_class, bint wants_page) noexcept nogil:
         """Evict so that a cell of the class, or a page, comes free. True when something was evicted."""
-        cdef Candidate best, chosen
+        cdef Candidate best, chosen, instead
         cdef uint32_t i
         cdef uint64_t changes = self.changes
         cdef int fitting = -1
         cdef uint32_t together = 1, last
+        cdef int32_t evicted
         if self.rule == RULE_NONE:
             return False
         # Some samples for every victim, as Redis takes them: fewer, and most of what is sampled goes, cold or not.
@@ -383,9 +384,13 @@ cdef class EvictionPolicy(Room):
                 fitting = i
                 break
         # A value whose memory serves directly goes first, unless the best victim is far colder.
+        instead.score = -1e300
         if fitting >= 0 and self._fits(<uint32_t>fitting):
             chosen = self.pool[fitting]
         else:
+            if fitting >= 0:
+                instead = self.pool[fitting]
+                self._drop(<uint32_t>fitting)
             fitting = 0
             chosen = best
         self._drop(<uint32_t>fitting)
@@ -393,8 +398,11 @@ cdef class EvictionPolicy(Room):
             self._evict_like(chosen, cell_class, together)
             return True
         # Cells of another size: only a whole page of them is of use.
-        if self._evict_page(chosen) == 0:
+        evicted = self._evict_page(chosen, instead.score)
+        if evicted <= 0:
             self._evict_one(chosen)
+        if evicted < 0:
+            self._evict_one(instead)
         # Freed first, where that is put off: a page whose cells are only retired is not empty yet.
         self.engine.reclaimer.collect(True)
         self.engine.allocator.release_spares()
@@ -867,7 +875,7 @@ cdef class EvictionPolicy(Room):
                 if page_kind(words[i]) == PAGE_CELLS and page_class(words[i]) < CELL_CLASSES:
                     memset(&victim, 0, sizeof(victim))
                     victim.word = <uint64_t>make_location(<uint32_t>(first + i), 0) << 32
-                    if self._evict_cells(<uint32_t>(first + i), page_class(words[i]), victim, False):
+                    if self._evict_cells(<uint32_t>(first + i), page_class(words[i]), victim, False, -1e300):
                         return
             looked += count
             first = (first + count) % total
@@ -944,18 +952,21 @@ cdef class EvictionPolicy(Room):
             heat.flags |= HEAT_LEASED
             self.engine.pool.write_from(self.engine.pool.heat_offset(slot) + HEAT_BYTES - 1, &heat.flags, 1)
 
-    cdef uint32_t _evict_page(self, Candidate victim) noexcept nogil:
+    cdef int32_t _evict_page(self, Candidate victim, double score) noexcept nogil:
         """Evict every value whose cell lies in the victim's page, which is ours; how many.
 
-        None when the victim is not among them any more: since it was sampled the page may have come to hold the newest values.
+        None when the victim is not among them any more: since it was sampled the page may have come to hold the newest values. And
+        none, -1, when most of what would go deserves it less than what has this score.
         """
         cdef uint32_t page = location_page(word_location(victim.word))
         if not self.engine.allocator.cell_pages[page].owned:
             return 0
-        return self._evict_cells(page, self.engine.allocator.cell_pages[page].cell_class, victim, True)
+        return self._evict_cells(page, self.engine.allocator.cell_pages[page].cell_class, victim, True, score)
 
-    cdef uint32_t _evict_cells(self, uint32_t page, uint32_t cell_class, Candidate victim, bint must_hold) noexcept nogil:
+    cdef int32_t _evict_cells(self, uint32_t page, uint32_t cell_class, Candidate victim, bint must_hold, double score) noexcept nogil:
         """Empty a page of cells, found by the cells' back-pointers; how many were evicted. ``must_hold``: nothing without the victim.
+
+        ``score``: what most of those that go must have at least, or none does, and -1 is returned.
 
         The colder half goes, the victim in it. What must not go, and in a page of ours the hotter half, moves to free cells of the
         class's other pages; where these are too few it stays, and what has gone from here makes room for that of the next page.
@@ -968,7 +979,7 @@ cdef class EvictionPolicy(Room):
         cdef double *scores
         cdef uint32_t *live
         cdef FabricOp *ops
-        cdef uint32_t cell, count = 0, alive = 0, i, asked, evicted = 0, capacity = CELLS_IN_PAGE[cell_class], staying = 0
+        cdef uint32_t cell, count = 0, alive = 0, i, asked = 0, cold = 0, evicted = 0, capacity = CELLS_IN_PAGE[cell_class], staying = 0
         cdef uint64_t slot_count = self.engine.pool.geometry.slot_count
         cdef bint is_there = False
         cdef double middle
@@ -1028,6 +1039,11 @@ cdef class EvictionPolicy(Room):
         middle = -1e299
         if state.owned and self.rule != RULE_RANDOM:
             middle = median(scores, scores + capacity, alive)
+        for i in range(alive):
+            cold += scores[i] >= middle and scores[i] >= score
+            asked += scores[i] >= middle and scores[i] > -1e299
+        if score > -1e299 and cold * 2 < asked:
+            return -1
         for i in range(alive):
             header = <CellHeader *>&headers[live[i] * HEADER_READ_BYTES]
             if scores[i] >= middle and scores[i] > -1e299:

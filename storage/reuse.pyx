@@ -219,7 +219,7 @@ cdef class Reuse:
     cdef void _compute(
         self, Heat *heat, bint is_known, double interval, uint32_t place, uint32_t unknown, bint is_tail, bint is_stored, ChainWorth *chain
     ) noexcept nogil:
-        cdef float count = 1.0, weight
+        cdef float count = 1.0, weight, bonus
         if is_known:
             count = exp2f(heat.count / <float>COUNT_UNIT - <float>(interval * 1.4427 / DECAY_MEDIANS * self.median_inverse)) + 1
         weight = log2f(count)
@@ -228,12 +228,14 @@ cdef class Reuse:
             weight -= <float>UNKNOWN_WEIGHT * log2f(<float>(1 + unknown))
         if is_tail and is_stored:
             weight -= <float>self.tail_penalty
-        # Without its head a block is of no use, however well it is remembered while its head is not.
-        if place > chain.place and weight > chain.octaves:
-            weight = chain.octaves
-        chain.octaves = weight
+        bonus = <float>self.median * weight
+        # Without its head a block is of no use, however well it is remembered while its head is not. The median moves while a
+        # chain is asked for: by octaves alone deeper blocks could come to be worth more.
+        if place > chain.place and bonus > chain.bonus:
+            bonus = chain.bonus
+        chain.bonus = bonus
         chain.place = place
-        heat.bonus = narrow(<float>self.median * weight)
+        heat.bonus = narrow(bonus)
         heat.flags = (heat.flags & HEAT_LEASED) | HEAT_COUNTED | (HEAT_TAIL if is_tail else 0)
 
     cdef double age(self, const Heat *heat) noexcept nogil:

@@ -12,7 +12,7 @@ _SAMPLE = 256  # entries of one 4 KiB read
 _VICTIMS_PER_SAMPLE = 4  # 64 live samples for each: as good as a heap; 16 lose .003, 6 lose .01
 _NEWEST = 64  # blocks added last that are no victims, at most;
 _NEWEST_SHARE = 64  # a 64th of all,
-_NEWEST_LEAST = 4  # and at least these, where they are not a quarter of all
+_NEWEST_LEAST = 2  # and at least these, where they are not a quarter of all
 _POOL_SIZE = 64  # 16 lose .001
 
 

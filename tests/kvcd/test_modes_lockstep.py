@@ -228,8 +228,8 @@ CHANNELS = {
         B PUBLISH nobody hello
         A PSUBSCRIBE o* t?o
         B PUBLISH one both
-        B PUBSUB CHANNELS
         B PUBSUB CHANNELS o*
+        B PUBSUB CHANNELS t*
         B PUBSUB CHANNELS x*
         B PUBSUB NUMSUB
         B PUBSUB NUMSUB one nobody one
@@ -271,8 +271,8 @@ CHANNELS = {
         A SUBSCRIBE one
         B SPUBLISH one hello
         B PUBLISH one hello
-        B PUBSUB SHARDCHANNELS
         B PUBSUB SHARDCHANNELS o*
+        B PUBSUB SHARDCHANNELS t*
         B PUBSUB SHARDNUMSUB one two three
         B PUBSUB NUMSUB one two three
         A SUNSUBSCRIBE one

@@ -57,6 +57,14 @@ MUTANTS = (
         f"{PREFIX_TESTS}::test_what_was_just_stored_is_not_the_next_to_go",
     ),
     one(
+        "blocks-outlive-their-heads",
+        "the head of a chain is the youngest of it",
+        REUSE,
+        "        cdef uint64_t now = self.moment - (place if place < PLACES_LIMIT else PLACES_LIMIT)",
+        "        cdef uint64_t now = self.moment",
+        f"{PREFIX_TESTS}::test_no_block_outlives_what_stands_before_it_in_its_chain",
+    ),
+    one(
         "all-small-values-for-one-page",
         "where few pages hold all values of a size, a page does not come from them",
         POLICY,
