@@ -12,7 +12,9 @@ TEST_ARGS ?=
 TEST_DEADLINE_S ?= 1500
 # Root has all installed that the Soft-RoCE guest needs: then no verbs test may be left out.
 REQUIRE_VERBS ?= $(shell test "$$(id -u) $$(uname -sm)" = "0 Linux x86_64" && command -v apt-get >/dev/null && echo 1 || echo 0)
-TEST_ENVIRONMENT = REQUIRE_PROGRAMS=1 REQUIRE_VERBS=$(REQUIRE_VERBS)
+# Client libraries come from PyPI and npm: where those cannot be reached their tests say so and are skipped, unless this is 1.
+REQUIRE_CLIENTS ?= 0
+TEST_ENVIRONMENT = REQUIRE_PROGRAMS=1 REQUIRE_VERBS=$(REQUIRE_VERBS) REQUIRE_CLIENTS=$(REQUIRE_CLIENTS)
 
 RUN := $(VENV)/bin
 # An image or a wheel is built by pip; here the modules are built in place, by the rules below.
@@ -118,6 +120,7 @@ $(DEBUG): $(INSTALLED) setup.py $(COMPILED_SOURCES)
 	@touch $@
 
 # After every change of the environment, which may have lost its link to Debian's pyverbs.
-$(TEST_PACKAGES): .ci/prepare tests/rdma/kernel.py $(INSTALLED)
+$(TEST_PACKAGES): .ci/prepare tests/rdma/kernel.py tests/clients/installed.py tests/clients/node/package-lock.json $(INSTALLED)
 	@PYTHON=$(RUN)/python .ci/prepare test >/dev/null
+	@$(RUN)/python -m tests.clients.installed
 	@mkdir -p build && touch $@

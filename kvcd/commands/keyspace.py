@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import time
 from collections.abc import AsyncIterator
@@ -16,6 +17,7 @@ from storage.interface import Condition, Status, ValueType
 DATABASE_OUT_OF_RANGE = "ERR DB index is out of range"
 _SCAN_COUNT = 10  # Redis's default for COUNT
 _LARGEST_SCAN_COUNT = 1 << 20  # COUNT is a hint; this bounds how long one call keeps others waiting
+_SCAN_LIMIT_S = 1.0  # how long one SCAN looks for keys in an index that is all but empty: a million sets take about 0.1 s
 _SWEEP_COUNT = 1024  # keys asked of the store at a time when all are wanted
 _LARGEST_CURSOR = 2**64 - 1
 _CURSOR = re.compile(rb"([+-]?)([0-9]+)")  # what strtoul takes, white space before it excepted
@@ -165,6 +167,29 @@ def parse_cursor(argument: bytes) -> int:
     return -number & _LARGEST_CURSOR if found is not None and found[1] == b"-" else number
 
 
+async def _turn_of_others() -> None:
+    # A future, and not asyncio.sleep(0): the session goes on with a command when the future that it gave is done.
+    loop = asyncio.get_running_loop()
+    turn = loop.create_future()
+    loop.call_soon(turn.set_result, None)
+    await turn
+
+
+async def _some_keys(client: ClientState, server: ServerState, *, cursor: int, count: int) -> tuple[int, list[bytes]]:
+    """Next cursor and about ``count`` keys; fewer at the end of the database, or after _SCAN_LIMIT_S.
+
+    Clients take it for granted that a small database comes in one answer, and the index is as large as the pool, not as the database.
+    """
+    database, ends_at = client.db, time.monotonic() + _SCAN_LIMIT_S
+    found: list[bytes] = []
+    while True:
+        cursor, keys = await server.store.scan(database, cursor, count - len(found))
+        found += keys
+        if cursor == 0 or len(found) >= count or time.monotonic() > ends_at:
+            return cursor, found
+        await _turn_of_others()
+
+
 @handles("scan")
 async def handle_scan(client: ClientState, server: ServerState, args: list[bytes]) -> Reply:
     """SCAN cursor [MATCH pattern] [COUNT count] [TYPE type]."""
@@ -184,7 +209,7 @@ async def handle_scan(client: ClientState, server: ServerState, args: list[bytes
             type_name = args[position + 1].lower()
         else:
             raise CommandError(SYNTAX_ERROR)
-    cursor, keys = await server.store.scan(client.db, cursor, min(count, _LARGEST_SCAN_COUNT))
+    cursor, keys = await _some_keys(client, server, cursor=cursor, count=min(count, _LARGEST_SCAN_COUNT))
     if pattern != b"*":
         keys = [key for key in keys if matches(pattern, key)]
     if type_name is not None:

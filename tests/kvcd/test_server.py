@@ -345,3 +345,12 @@ def test_ten_thousand_idle_connections(servers: Servers) -> None:
         for sock in wires:
             sock.close()
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_a_small_database_comes_in_one_scan(kvcd_server: ServerProcess) -> None:
+    """However large the index is: clients rely on it."""
+    assert kvcd_server.call("SCAN", 0) == [b"0", []]
+    kvcd_server.call("MSET", "a", 1, "b", 2, "c", 3)
+    cursor, keys = kvcd_server.call("SCAN", 0)  # type: ignore[misc]
+    assert cursor == b"0"
+    assert sorted(keys) == [b"a", b"b", b"c"]
