@@ -141,7 +141,8 @@ class TrackingTable:
     def _note_for_prefixes(self, key: bytes, by: ClientState | None) -> None:
         for prefix, audience in self._prefixes.items():
             if key.startswith(prefix):
-                audience.changed[key] = by.id if by is not None else 0  # the last change counts: a key that expired is news to its writer too
+                # The last change counts: that its key has expired is news to the writer too.
+                audience.changed[key] = by.id if by is not None else 0
                 if not self._is_broadcast_planned:
                     self._is_broadcast_planned = True
                     self._call_soon(self.broadcast)
