@@ -20,7 +20,7 @@ from bench.servers import BenchError, Server, running
 
 ROOT = Path(__file__).resolve().parent.parent
 ENVIRONMENT = ROOT / ".venv-lmcache"
-CONNECTORS = ("redis", "valkey")
+CONNECTORS = ("redis", "valkey", "resp", "l2resp", "l2valkey")  # resp: the native client
 RUN_TIMEOUT_S = 300
 
 # LMCache names CUDA packages among its dependencies, so it comes without them, and what it imports on a machine without a GPU by name.
@@ -42,26 +42,29 @@ def main(
     candidate: Annotated[
         str, typer.Option(help="Command line with {port}, or redis://HOST:PORT on this machine; kvcd when left out.")
     ] = "",
+    connectors: Annotated[str, typer.Option(metavar="NAME[,NAME...]", help=f"Of these: {', '.join(CONNECTORS)}.")] = ",".join(CONNECTORS),
+    password: Annotated[str, typer.Option(help="requirepass of both servers while they are driven.")] = "",
     reference: Annotated[str, typer.Option(help="The server to compare with, in the same form.")] = REFERENCE,
     json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write all figures as JSON.")] = None,
 ) -> None:
-    """Drive LMCache's redis and valkey connectors; exit code 1 when a connector fails or gets a wrong byte."""
+    """Drive LMCache's connectors and second-level adapters; exit code 1 when a connector fails or gets a wrong byte."""
     console = Console(stderr=True, highlight=False)
     failed = False
     results: list[dict[str, Any]] = []
     try:
+        chosen = _chosen(connectors)
         python = ensure_environment(console)
         with running("candidate", candidate or candidate_command()) as ours, running("reference", reference) as theirs:
             for number in range(rounds):
                 for server in (ours, theirs) if number % 2 == 0 else (theirs, ours):
-                    for connector in CONNECTORS:
-                        result = _drive(python, server, connector, chunks, layers)
+                    for connector in chosen:
+                        result = _drive(python, server, connector, chunks, layers, password)
                         results.append({"server": server.label, "round": number} | result)
                         if "failed" in result:
                             failed = True
                             console.print(f"{server.version}, {connector}: {result['failed']}", markup=False)
             table = _table(results, ours, theirs)
-    except (BenchError, OSError, subprocess.SubprocessError) as error:
+    except (BenchError, ValueError, OSError, subprocess.SubprocessError) as error:
         console.print(f"bench: {error}", markup=False)
         raise typer.Exit(1) from error
     Console(width=None if sys.stdout.isatty() else 150).print(table)
@@ -94,14 +97,36 @@ def ensure_environment(console: Console) -> Path:
     return python
 
 
-def _drive(python: Path, server: Server, connector: str, chunks: int, layers: int) -> dict[str, Any]:
+def _chosen(names: str) -> tuple[str, ...]:
+    """The connectors named; raises ``ValueError`` for one that LMCache does not have."""
+    for name in (chosen := tuple(names.split(","))):
+        if name not in CONNECTORS:
+            raise ValueError(f"--connectors: no connector {name!r}; there are {', '.join(CONNECTORS)}")
+    return chosen
+
+
+def _drive(python: Path, server: Server, connector: str, chunks: int, layers: int, password: str) -> dict[str, Any]:
     """One run of the driver on an emptied server; its figures, and the server's processor time per GB moved."""
     with server.client() as client:
         client.flushall()
+        if password:
+            client.config_set("requirepass", password)
+    try:
+        return _run_driver(python, server, connector, chunks, layers, password)
+    finally:
+        if password:
+            with server.client() as client:
+                client.execute_command("AUTH", password)
+                client.config_set("requirepass", "")
+
+
+def _run_driver(python: Path, server: Server, connector: str, chunks: int, layers: int, password: str) -> dict[str, Any]:
     began_s = server.processor_time_s()
     # -P keeps the script's folder off the import path, where this module would stand in for LMCache's package
     command = [str(python), "-P", str(ROOT / "bench" / "lmcache_driver.py"), connector, "--host", server.host, "--port", str(server.port)]
     options = ["--chunks", str(chunks), "--layers", str(layers)]
+    if password:
+        options += ["--username", "default", "--password", password]
     done = subprocess.run([*command, *options], capture_output=True, text=True, timeout=RUN_TIMEOUT_S, check=False)
     processor_s = server.processor_time_s() - began_s
     try:
@@ -109,7 +134,8 @@ def _drive(python: Path, server: Server, connector: str, chunks: int, layers: in
     except (IndexError, json.JSONDecodeError):
         return {"connector": connector, "failed": f"the driver ended with exit code {done.returncode}: {done.stderr[-1000:]}"}
     if "failed" not in result:
-        moved_bytes = 3 * chunks * result["chunk_bytes"]  # put once, got twice
+        times = 2 if connector.startswith("l2") else 3  # put once, got once or twice
+        moved_bytes = times * chunks * result["chunk_bytes"]
         result["server_processor_s_per_gigabyte"] = processor_s / (moved_bytes / 1e9)
     return result
 
@@ -119,7 +145,7 @@ def _table(results: list[dict[str, Any]], ours: Server, theirs: Server) -> Table
     table = Table("connector", "figure", title=f"LMCache on {ours.version} and on {theirs.version}")
     for heading in (ours.version, theirs.version, "ratio"):
         table.add_column(heading, justify="right")
-    for connector in CONNECTORS:
+    for connector in dict.fromkeys(result["connector"] for result in results):
         runs = [result for result in results if result["connector"] == connector and "failed" not in result]
         figures = [name for name in runs[0] if name not in ("server", "round", "connector", "chunk_bytes")] if runs else []
         for figure in figures:

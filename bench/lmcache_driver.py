@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import hashlib
+import inspect
 import json
 import os
+import select
 import sys
 import threading
 import time
@@ -66,23 +69,46 @@ def make_backend(url: str, layers: int) -> Any:
     return LocalCPUBackend(config, metadata, dst_device="cpu")
 
 
-def make_connector(kind: str, host: str, port: int, loop: asyncio.AbstractEventLoop, backend: Any) -> Any:
+def make_connector(kind: str, options: argparse.Namespace, loop: asyncio.AbstractEventLoop, backend: Any) -> Any:
     """LMCache's connector of ``kind``; called on the loop."""
-    if kind == "redis":
-        from lmcache.v1.storage_backend.connector.redis_connector import (  # type: ignore[import-not-found, unused-ignore]
-            RedisConnector,
+    host, port = options.host, options.port
+    if kind == "valkey":
+        from lmcache.v1.storage_backend.connector.valkey_connector import (  # type: ignore[import-not-found, unused-ignore]
+            ValkeyConnector,
         )
 
-        return RedisConnector(f"redis://{host}:{port}", loop, backend)
-    from lmcache.v1.storage_backend.connector.valkey_connector import (  # type: ignore[import-not-found, unused-ignore]
-        ValkeyConnector,
+        return ValkeyConnector(host, port, loop, backend, 4, options.username, options.password)
+    from lmcache.v1.storage_backend.connector.redis_connector import (  # type: ignore[import-not-found, unused-ignore]
+        RedisConnector,
+        RESPConnector,
     )
 
-    return ValkeyConnector(host, port, loop, backend, 4, "", "")
+    if kind == "resp":
+        return RESPConnector(host, port, loop, backend, 8, options.username, options.password)
+    credentials = f"{options.username}:{options.password}@" if options.password else ""
+    return RedisConnector(f"redis://{credentials}{host}:{port}", loop, backend)
 
 
-def drive(connector: Any, backend: Any, thread: LoopThread, count: int) -> dict[str, float]:
-    """Put, look up and get ``count`` chunks; returns rates. Raises ``AssertionError`` for whatever comes back wrong."""
+def make_adapter(kind: str, options: argparse.Namespace) -> Any:
+    """LMCache's second-level adapter of ``kind``: what its distributed storage manager talks to."""
+    common = {
+        "host": options.host, "port": options.port, "num_workers": 4, "username": options.username, "password": options.password
+    }  # fmt: skip
+    if kind == "l2resp":
+        from lmcache.v1.distributed.l2_adapters import resp_l2_adapter  # type: ignore[import-not-found, unused-ignore]
+
+        return resp_l2_adapter._create_resp_l2_adapter(resp_l2_adapter.RESPL2AdapterConfig.from_dict(common))
+    from lmcache.v1.distributed.l2_adapters import valkey_l2_adapter  # type: ignore[import-not-found, unused-ignore]
+
+    nodes = {"type": "valkey", "startup_nodes": f"{options.host}:{options.port}", "valkey_mode": "standalone"}
+    return valkey_l2_adapter._create_valkey_l2_adapter(valkey_l2_adapter.ValkeyL2AdapterConfig.from_dict(common | nodes))
+
+
+def drive(connector: Any, backend: Any, thread: LoopThread, count: int, has_synchronous: bool) -> dict[str, float]:
+    """Put, look up and get ``count`` chunks; returns rates. Raises ``AssertionError`` for whatever comes back wrong.
+
+    ``has_synchronous``: the native client has look-ups that block, too, but on the loop that its answers need.
+    """
     first_hash = time.time_ns() & 0x7FFF_FFFF_0000_0000  # keys of this run only
     keys = [CacheEngineKey(MODEL, 1, 0, first_hash + number, torch.bfloat16) for number in range(count)]
     absent = CacheEngineKey(MODEL, 1, 0, first_hash + count, torch.bfloat16)
@@ -102,7 +128,8 @@ def drive(connector: Any, backend: Any, thread: LoopThread, count: int) -> dict[
     timed("put_megabytes_per_s", megabytes / 2, lambda: [thread.run(connector.put(keys[i], chunks[i])) for i in range(half)])
     timed("batched_put_megabytes_per_s", megabytes / 2, lambda: thread.run(connector.batched_put(keys[half:], chunks[half:])))
     assert timed("exists_per_s", count, lambda: [thread.run(connector.exists(key)) for key in keys]) == [True] * count
-    assert connector.exists_sync(keys[0]) is True
+    if has_synchronous:
+        assert connector.exists_sync(keys[0]) is True
     check(chunks, timed("get_megabytes_per_s", megabytes, lambda: [thread.run(connector.get(key)) for key in keys]))
     run_with_gap = [*keys[:5], absent, *keys[5:]]
     assert thread.run(connector.batched_async_contains("look-up", run_with_gap)) == 5
@@ -113,9 +140,68 @@ def drive(connector: Any, backend: Any, thread: LoopThread, count: int) -> dict[
     return rates
 
 
+def drive_adapter(adapter: Any, backend: Any, count: int, layers: int) -> dict[str, float]:
+    """The same for a second-level adapter, whose tasks are handed in and tell of their end through a descriptor."""
+    from lmcache.v1.distributed.api import ObjectKey  # type: ignore[import-not-found, unused-ignore]
+    from lmcache.v1.memory_management import MemoryFormat  # type: ignore[import-not-found, unused-ignore]
+
+    layout = ([torch.Size([2, layers, CHUNK_TOKENS, KEY_VALUE_HEADS * HEAD_SIZE])], [torch.bfloat16], MemoryFormat.KV_2LTD)
+    run = time.time_ns().to_bytes(8, "little")
+    names = [hashlib.blake2b(run + number.to_bytes(4, "little"), digest_size=32).digest() for number in range(count + 1)]
+    *keys, absent = (ObjectKey(chunk_hash=name, model_name=MODEL, kv_rank=0x01000100) for name in names)
+    chunks = [fill(backend.allocate(*layout), number) for number in range(count)]
+    into = [backend.allocate(*layout) for _ in range(count)]
+    size_bytes = len(chunks[0].byte_array)
+    rates: dict[str, float] = {"chunk_bytes": size_bytes}
+
+    def timed(name: str, work: Callable[[], Any]) -> Any:
+        began_s = time.perf_counter()
+        result = work()
+        rates[name] = size_bytes * count / 1e6 / (time.perf_counter() - began_s)
+        return result
+
+    def store() -> None:
+        task = adapter.submit_store_task(keys, chunks)
+        wait_for(adapter.get_store_event_fd(), lambda: adapter.pop_completed_store_tasks().get(task))
+
+    def load() -> Any:
+        task = adapter.submit_load_task(keys, into)
+        return wait_for(adapter.get_load_event_fd(), lambda: adapter.query_load_result(task))
+
+    timed("put_megabytes_per_s", store)
+    wanted = [*keys[:5], absent]
+    others = [None] * (len(inspect.signature(adapter.submit_lookup_and_lock_task).parameters) - 1)
+    task = adapter.submit_lookup_and_lock_task(wanted, *others)
+    found = wait_for(adapter.get_lookup_and_lock_event_fd(), lambda: adapter.query_lookup_and_lock_result(task))
+    assert str(found) == "111110", f"of five chunks and one that is not there these were found: {found}"
+    timed("get_megabytes_per_s", load)
+    for number, (chunk, back) in enumerate(zip(chunks, into, strict=True)):
+        assert bytes(back.byte_array) == bytes(chunk.byte_array), f"chunk {number} came back with other bytes"
+    adapter.submit_unlock(wanted[:5])
+    adapter.delete(keys[:3])
+    return rates
+
+
+def wait_for(descriptor: int, ask: Callable[[], Any]) -> Any:
+    """Return what ``ask`` says once it says something; the descriptor becomes readable when it may."""
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    deadline_s = time.monotonic() + TIMEOUT_S
+    while (result := ask()) is None:
+        if time.monotonic() > deadline_s:
+            raise TimeoutError("LMCache's task does not end")
+        if poll.poll(200):
+            os.read(descriptor, 8)
+    return result
+
+
 def random_chunk(connector: Any, backend: Any, seed: int) -> Any:
     """A chunk with bytes that no other chunk has."""
-    chunk = backend.allocate(connector.meta_shapes, connector.meta_dtypes, connector.meta_fmt)
+    return fill(backend.allocate(connector.meta_shapes, connector.meta_dtypes, connector.meta_fmt), seed)
+
+
+def fill(chunk: Any, seed: int) -> Any:
+    """Fill a chunk with numbers of its own."""
     source = torch.Generator().manual_seed(seed)
     chunk.tensor.copy_(torch.randn(chunk.tensor.shape, generator=source).to(torch.bfloat16))
     return chunk
@@ -133,21 +219,25 @@ def check(sent: list[Any], got: list[Any]) -> None:
 def main() -> int:
     """Drive one connector; the last line printed is a JSON object."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("connector", choices=["redis", "valkey"])
+    parser.add_argument("connector", choices=["redis", "valkey", "resp", "l2resp", "l2valkey"])
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--username", default="")
+    parser.add_argument("--password", default="")
     parser.add_argument("--chunks", type=int, default=32)
     parser.add_argument("--layers", type=int, default=8, help="32 for the whole model: chunks of 32 MiB")
     options = parser.parse_args()
-    thread = LoopThread()
-    backend = make_backend(f"redis://{options.host}:{options.port}", options.layers)
-
-    async def connect() -> Any:
-        return make_connector(options.connector, options.host, options.port, thread.loop, backend)
-
-    connector = thread.run(connect())
     try:
-        rates = drive(connector, backend, thread, options.chunks)
+        backend = make_backend(f"redis://{options.host}:{options.port}", options.layers)
+        if options.connector.startswith("l2"):
+            rates = drive_adapter(make_adapter(options.connector, options), backend, options.chunks, options.layers)
+        else:
+            thread = LoopThread()
+
+            async def connect() -> Any:
+                return make_connector(options.connector, options, thread.loop, backend)
+
+            rates = drive(thread.run(connect()), backend, thread, options.chunks, options.connector != "resp")
     except Exception as error:  # noqa: BLE001 -- whatever LMCache raises is the result of this run
         print(json.dumps({"connector": options.connector, "failed": f"{type(error).__name__}: {error}"}))
         return 1

@@ -376,9 +376,9 @@ cdef class FastLane:
             if chain.is_looked_up:
                 # Who asked for the blocks one by one, and now stores those that were missing, tells their parents thereby.
                 request.depth = <uint16_t>(chain.place if chain.place < 65535 else 65535)
-                if chain.place and chain.last_hash:
-                    request.flags |= HAS_PARENT
-                    request.parent_hash = chain.last_hash
+                # The first has one too, which is nobody: so it takes a cell of the size that the others take.
+                request.flags |= HAS_PARENT
+                request.parent_hash = chain.last_hash if chain.place else 0
                 self.cluster.hash(request)
                 chain.last_hash = request.hash_low
             request.place = self._behind(chain.place)
@@ -565,9 +565,9 @@ cdef class FastLane:
             request.expire_at_ms = expire_at_ms
             request.depth = depth if depth < 65535 else 65535
             request.rank = <uint16_t>((i - first) // 2 // BLOCKS_PER_RANK)
-            if parent_hash:
-                request.flags |= HAS_PARENT
-                request.parent_hash = parent_hash
+            # The first has one too, which is nobody: so it takes a cell of the size that the others take.
+            request.flags |= HAS_PARENT
+            request.parent_hash = parent_hash
             self._set_value(request, parser, base, i + 1, staged_values)
             self.cluster.hash(request)
             parent_hash = request.hash_low

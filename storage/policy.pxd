@@ -40,6 +40,8 @@ cdef class EvictionPolicy(Room):
     cdef uint64_t *is_resident     # one bit a slot
     cdef Candidate pool[64]        # best candidates of earlier samples, best first
     cdef uint32_t pool_count
+    cdef uint32_t newest[64]       # slots that were filled last, in a ring
+    cdef uint32_t newest_end       # how many ever were
     cdef uint32_t sweep_cursor     # residents before this position are looked at next
     cdef readonly uint32_t sweep_left  # residents that may belong to a flushed database: those before this position
     cdef uint32_t refilled[64]     # residents whose slot was filled again while the turn was taken
@@ -52,7 +54,8 @@ cdef class EvictionPolicy(Room):
     cdef LookupProtection protection
     cdef readonly Pairs pairs
     cdef bint is_ahead                 # nobody waits for what goes now
-    cdef bint is_forced                # nothing else is left: what was just looked up may go too
+    cdef uint32_t forced               # how much that would be kept may go, because nothing else is left: FORCED_*
+    cdef int wanted_class              # cells of which somebody waits; -1: for a page
     cdef Turnstile turnstile           # one stack at a time samples, evicts and sweeps
     cdef bint _evict_for(self, uint32_t cell_class, bint wants_page) noexcept nogil
     cdef bint _make_room(self, int cell_class, uint32_t cells, uint32_t pages) noexcept nogil
@@ -68,7 +71,9 @@ cdef class EvictionPolicy(Room):
     cdef void measure(self) noexcept nogil
     cdef uint32_t _offer_foreign(self) noexcept nogil
     cdef bint _wait_for_others(self, int cell_class, uint32_t cells, uint32_t pages) noexcept nogil
-    cdef bint _is_kept(self, const Heat *heat) noexcept nogil
+    cdef bint _serves(self, uint64_t word) noexcept nogil
+    cdef bint _is_young(self, uint32_t slot) noexcept nogil
+    cdef bint _is_kept(self, const Heat *heat, uint32_t slot) noexcept nogil
     cdef int find_leased(self, const uint32_t *slots, const uint64_t *words, Heat *heats, uint32_t count, bint *leased) noexcept nogil
     cdef void _survey(self) noexcept nogil
     cdef void _sample(self) noexcept nogil
@@ -81,7 +86,7 @@ cdef class EvictionPolicy(Room):
     cdef void _note_leased(self, uint32_t slot) noexcept nogil
     cdef void _evict_one(self, Candidate candidate) noexcept nogil
     cdef void _evict_like(self, Candidate first, uint32_t cell_class, uint32_t together) noexcept nogil
-    cdef uint32_t _evict_page(self, Candidate victim) noexcept nogil
-    cdef uint32_t _evict_cells(self, uint32_t page, uint32_t cell_class, Candidate victim, bint must_hold) noexcept nogil
+    cdef uint32_t _evict_page(self, Candidate victim, double score) noexcept nogil
+    cdef uint32_t _evict_cells(self, uint32_t page, uint32_t cell_class, Candidate victim, bint must_hold, double score) noexcept nogil
     cdef void _evict_foreign_page(self) noexcept nogil
     cdef uint32_t sweep(self, uint32_t count, bint flushed, uint32_t *examined) noexcept nogil

@@ -69,6 +69,16 @@ cdef enum:
     REMOTE_MEASURES = 10    # turns of background work, of which one looks at how many blocks there are
     STALE_LIMIT = 8         # candidates that are looked at when a new block is weighed
     WAITS_LIMIT = 60        # of 5 ms
+    NEWEST = 64             # entries stored last that are no victims under allkeys-prefix, at most;
+    NEWEST_SHARE = 64       # a 64th of all,
+    NEWEST_LEAST = 2        # and at least these, where they are not a quarter of all
+    FEW_PAGES = 8           # of a class of cells: to have one of them whole, a good part of what the class holds would go
+    FEW_SHARE = 64          # and few they are only in a pool of so many times as many
+    FEW_MISSES = 4          # samples in a row without a candidate before that happens
+    FORCED_NOT = 0
+    FORCED_FEW = 1          # values in cells of classes with few pages may go for the sake of a page,
+    FORCED_LOOKED_UP = 2    # also what somebody was just told of,
+    FORCED_YOUNG = 3        # and what was just stored or asked for
     IDLE_VALUES_LIMIT = 16384  # evicted in a row for one that waits without a page that came free, some 15 ms: then it is refused
 
 _RULES = {
@@ -152,6 +162,8 @@ cdef class EvictionPolicy(Room):
         """A slot was filled: it may be sampled from now on."""
         cdef uint64_t bit = <uint64_t>1 << (slot & 63)
         cdef uint32_t *larger
+        self.newest[self.newest_end & (NEWEST - 1)] = slot
+        self.newest_end += 1
         if self.is_resident[slot >> 6] & bit:
             if self.turnstile.is_taken:
                 # Somebody may have read this slot while it was free, and be about to forget it.
@@ -302,10 +314,10 @@ cdef class EvictionPolicy(Room):
             ops[i].length = HEAT_BYTES
         if self.engine.pool.submit(ops, total) != 0:
             return False
-        self.is_forced = False
+        self.forced = FORCED_FEW
         best = self._coldest_slot(request, heats, total)
-        if best < 0:
-            self.is_forced = True
+        while best < 0 and self.forced < FORCED_YOUNG:
+            self.forced += 1
             best = self._coldest_slot(request, heats, total)
         if best < 0:
             return False
@@ -326,12 +338,12 @@ cdef class EvictionPolicy(Room):
         cdef int best = -1
         for i in range(total):
             word = slot_words(request, i)[0]
-            if word_state(word) != STATE_LIVE or (self.volatile_only and not word_has_ttl(word)) or self._is_kept(&heats[i]):
+            slot = <uint32_t>(
+                ((request.home + i // SLOTS_PER_SET) % self.engine.pool.geometry.set_count) * SLOTS_PER_SET + i % SLOTS_PER_SET
+            )
+            if word_state(word) != STATE_LIVE or (self.volatile_only and not word_has_ttl(word)) or self._is_kept(&heats[i], slot):
                 continue
             if heats[i].flags & HEAT_LEASED:
-                slot = <uint32_t>(
-                    ((request.home + i // SLOTS_PER_SET) % self.engine.pool.geometry.set_count) * SLOTS_PER_SET + i % SLOTS_PER_SET
-                )
                 if self.find_leased(&slot, &word, &heats[i], 1, &leased) != 0 or leased:
                     continue
             if self.rule == RULE_REUSE:
@@ -343,21 +355,23 @@ cdef class EvictionPolicy(Room):
 
     cdef bint _evict_for(self, uint32_t cell_class, bint wants_page) noexcept nogil:
         """Evict so that a cell of the class, or a page, comes free. True when something was evicted."""
-        cdef Candidate best, chosen
+        cdef Candidate best, chosen, instead
         cdef uint32_t i
         cdef uint64_t changes = self.changes
         cdef int fitting = -1
-        cdef uint32_t together = 1
+        cdef uint32_t together = 1, last
         if self.rule == RULE_NONE:
             return False
         # Some samples for every victim, as Redis takes them: fewer, and most of what is sampled goes, cold or not.
         if not wants_page and CELL_BYTES[cell_class] < MIDDLE_VICTIM_BYTES:
             together = VICTIMS_TOGETHER if CELL_BYTES[cell_class] < SMALL_VICTIM_BYTES else VICTIMS_TOGETHER // 2
-        self.is_forced = False
+        self.wanted_class = -1 if wants_page else <int>cell_class
+        last = FORCED_FEW if self.is_ahead else FORCED_YOUNG if self.rule == RULE_REUSE else FORCED_LOOKED_UP
+        self.forced = FORCED_NOT if self.rule == RULE_REUSE else FORCED_FEW
         self._sample()
-        if self.pool_count == 0 and self.protection.window_ms and not self.is_ahead:
-            # Looking for keys must not keep others from storing theirs; ahead of need what is protected stays.
-            self.is_forced = True
+        # Looking for keys must not keep others from storing theirs; ahead of need what is protected or young stays.
+        while self.pool_count == 0 and self.forced < last:
+            self.forced += 1
             self._sample()
         if self._drop_stale(changes):
             return True
@@ -369,9 +383,13 @@ cdef class EvictionPolicy(Room):
                 fitting = i
                 break
         # A value whose memory serves directly goes first, unless the best victim is far colder.
+        instead.score = -1e300
         if fitting >= 0 and self._fits(<uint32_t>fitting):
             chosen = self.pool[fitting]
         else:
+            if fitting >= 0:
+                instead = self.pool[fitting]
+                self._drop(<uint32_t>fitting)
             fitting = 0
             chosen = best
         self._drop(<uint32_t>fitting)
@@ -379,8 +397,10 @@ cdef class EvictionPolicy(Room):
             self._evict_like(chosen, cell_class, together)
             return True
         # Cells of another size: only a whole page of them is of use.
-        if self._evict_page(chosen) == 0:
+        if self._evict_page(chosen, instead.score) == 0:
             self._evict_one(chosen)
+            if instead.score > -1e300:
+                self._evict_one(instead)
         # Freed first, where that is put off: a page whose cells are only retired is not empty yet.
         self.engine.reclaimer.collect(True)
         self.engine.allocator.release_spares()
@@ -388,6 +408,11 @@ cdef class EvictionPolicy(Room):
 
     cdef void _sample(self) noexcept nogil:
         """Fill the pool of candidates where it needs it."""
+        cdef uint32_t i = self.pool_count
+        while i > 0:
+            i -= 1
+            if not self._serves(self.pool[i].word):
+                self._drop(i)
         if self.protection.window_ms and self.protection.is_due():
             self._survey()
         if self.rule == RULE_REUSE:
@@ -432,9 +457,36 @@ cdef class EvictionPolicy(Room):
                 self.protection.note(&heats[i], <uint32_t>self.engine.now_ms, <double>headers[i].value_bytes + headers[i].key_bytes)
         self.protection.reckon(count, self.resident_count, <double>self.engine.allocator.limit_pages * PAGE_BYTES)
 
-    cdef bint _is_kept(self, const Heat *heat) noexcept nogil:
-        """Whether somebody was just told that this block is there."""
-        return not self.is_forced and self.protection.covers(heat, <uint32_t>self.engine.now_ms)
+    cdef bint _serves(self, uint64_t word) noexcept nogil:
+        """Whether the memory of a value is of use to who waits: it has pages, a cell of the wanted class, or one of many of its size.
+
+        Redis's policies go by age and nothing else.
+        """
+        cdef uint64_t pages
+        if self.rule != RULE_REUSE or self.forced >= FORCED_FEW or word_is_paged(word) or <int>word_class(word) == self.wanted_class:
+            return True
+        pages = self.engine.allocator.class_pages[word_class(word)]
+        return pages >= FEW_PAGES or pages * FEW_SHARE > self.engine.allocator.limit_pages
+
+    cdef bint _is_young(self, uint32_t slot) noexcept nogil:
+        """Whether this front end filled the slot so lately that who stored there has hardly had the time to come back.
+
+        By allkeys-prefix alone a block that nobody had heard of would be the next victim, before its client could ask for it once.
+        """
+        cdef uint32_t count = self.resident_count // NEWEST_SHARE, i
+        count = NEWEST_LEAST if count < NEWEST_LEAST else NEWEST if count > NEWEST else count
+        if count > self.resident_count // 4:
+            count = self.resident_count // 4
+        for i in range(count):
+            if self.newest[(self.newest_end - 1 - i) & (NEWEST - 1)] == slot:
+                return True
+        return False
+
+    cdef bint _is_kept(self, const Heat *heat, uint32_t slot) noexcept nogil:
+        """Whether somebody was just told that this block is there, or has just stored it."""
+        return self.forced < FORCED_LOOKED_UP and self.protection.covers(heat, <uint32_t>self.engine.now_ms) or (
+            self.rule == RULE_REUSE and self.forced < FORCED_YOUNG and self._is_young(slot)
+        )
 
     cdef int find_leased(self, const uint32_t *slots, const uint64_t *words, Heat *heats, uint32_t count, bint *leased) noexcept nogil:
         """Tell which of some LIVE entries are leased: their cells say so. A mark in heat that is out of date is taken away."""
@@ -508,6 +560,7 @@ cdef class EvictionPolicy(Room):
         if not self.turnstile.enter():
             return False
         self.refilled_count = 0
+        self.forced = FORCED_FEW
         self._refill_by_reuse(REUSE_SAMPLES)
         self._drop_stale(changes)
         if admitted >= POOL_SIZE:
@@ -556,7 +609,7 @@ cdef class EvictionPolicy(Room):
         cdef bint several = self.engine.pool.front_end_high_water > 1
         while found == 0 and self.pool_count == 0 or misses == 0:
             misses += 1
-            if misses > MISSES_LIMIT:
+            if misses > (MISSES_LIMIT if self.forced else FEW_MISSES):
                 return False
             if several and (self.resident_count == 0 or misses & 1 == 0):
                 found += self._offer_foreign()
@@ -594,10 +647,10 @@ cdef class EvictionPolicy(Room):
             worst = -1e300 if self.pool_count < POOL_SIZE else self.pool[self.pool_count - 1].score
             chosen = 0
             for i in range(count):
-                if self._is_kept(&heats[i]):
-                    continue
                 if self._score(&heats[i], 0) <= worst:
                     found += 1
+                    continue
+                if self._is_kept(&heats[i], slots[i]):
                     continue
                 memset(&ops[chosen], 0, sizeof(FabricOp))
                 ops[chosen].opcode = OP_READ
@@ -613,7 +666,7 @@ cdef class EvictionPolicy(Room):
             ):
                 return False
             for i in range(chosen):
-                if word_state(words[i]) != STATE_LIVE or leased[i]:
+                if word_state(words[i]) != STATE_LIVE or leased[i] or not self._serves(words[i]):
                     continue
                 candidate.slot = slots[i]
                 candidate.word = words[i]
@@ -685,7 +738,7 @@ cdef class EvictionPolicy(Room):
             for i in range(count):
                 if word_state(words[i]) != STATE_LIVE or (self.volatile_only and not word_has_ttl(words[i])):
                     continue
-                if leased[i] or self._is_kept(&heats[i]):
+                if leased[i] or self._is_kept(&heats[i], slots[i]):
                     continue
                 if positions[i] >= self.resident_count:
                     continue
@@ -753,7 +806,7 @@ cdef class EvictionPolicy(Room):
                     ):
                         continue
                     slot = <uint32_t>((first + i) * SLOTS_PER_SET + number)
-                    if self._is_kept(&heats[i * SLOTS_PER_SET + number]):
+                    if self._is_kept(&heats[i * SLOTS_PER_SET + number], slot):
                         continue
                     if self.find_leased(&slot, &word, &heats[i * SLOTS_PER_SET + number], 1, &leased) != 0:
                         return found
@@ -820,7 +873,7 @@ cdef class EvictionPolicy(Room):
                 if page_kind(words[i]) == PAGE_CELLS and page_class(words[i]) < CELL_CLASSES:
                     memset(&victim, 0, sizeof(victim))
                     victim.word = <uint64_t>make_location(<uint32_t>(first + i), 0) << 32
-                    if self._evict_cells(<uint32_t>(first + i), page_class(words[i]), victim, False):
+                    if self._evict_cells(<uint32_t>(first + i), page_class(words[i]), victim, False, -1e300):
                         return
             looked += count
             first = (first + count) % total
@@ -882,9 +935,9 @@ cdef class EvictionPolicy(Room):
                 (heats[i].last if self.rule == RULE_REUSE else heats[i].last_ms) != victims[i].last_ms
             ):
                 continue
-            if not self._is_kept(&heats[i]):
+            if not self._is_kept(&heats[i], victims[i].slot):
                 self._ask_for(victims[i].slot, victims[i].word, 0)
-        self.pairs.join(self.evictions, self.protection, self.is_forced)
+        self.pairs.join(self.evictions, self.protection, self.forced >= FORCED_LOOKED_UP)
         self.engine.run(self.evictions)
         for i in range(self.evictions.count):
             if self.evictions.requests[i].status == STATUS_LEASED:
@@ -897,18 +950,21 @@ cdef class EvictionPolicy(Room):
             heat.flags |= HEAT_LEASED
             self.engine.pool.write_from(self.engine.pool.heat_offset(slot) + HEAT_BYTES - 1, &heat.flags, 1)
 
-    cdef uint32_t _evict_page(self, Candidate victim) noexcept nogil:
+    cdef uint32_t _evict_page(self, Candidate victim, double score) noexcept nogil:
         """Evict every value whose cell lies in the victim's page, which is ours; how many.
 
-        None when the victim is not among them any more: since it was sampled the page may have come to hold the newest values.
+        None when the victim is not among them any more: since it was sampled the page may have come to hold the newest values. And
+        none when most of what would go deserves it less than what has this score.
         """
         cdef uint32_t page = location_page(word_location(victim.word))
         if not self.engine.allocator.cell_pages[page].owned:
             return 0
-        return self._evict_cells(page, self.engine.allocator.cell_pages[page].cell_class, victim, True)
+        return self._evict_cells(page, self.engine.allocator.cell_pages[page].cell_class, victim, True, score)
 
-    cdef uint32_t _evict_cells(self, uint32_t page, uint32_t cell_class, Candidate victim, bint must_hold) noexcept nogil:
+    cdef uint32_t _evict_cells(self, uint32_t page, uint32_t cell_class, Candidate victim, bint must_hold, double score) noexcept nogil:
         """Empty a page of cells, found by the cells' back-pointers; how many were evicted. ``must_hold``: nothing without the victim.
+
+        ``score``: what most of those that go must have at least, or none does.
 
         The colder half goes, the victim in it. What must not go, and in a page of ours the hotter half, moves to free cells of the
         class's other pages; where these are too few it stays, and what has gone from here makes room for that of the next page.
@@ -921,7 +977,7 @@ cdef class EvictionPolicy(Room):
         cdef double *scores
         cdef uint32_t *live
         cdef FabricOp *ops
-        cdef uint32_t cell, count = 0, alive = 0, i, asked, evicted = 0, capacity = CELLS_IN_PAGE[cell_class], staying = 0
+        cdef uint32_t cell, count = 0, alive = 0, i, asked = 0, cold = 0, evicted = 0, capacity = CELLS_IN_PAGE[cell_class], staying = 0
         cdef uint64_t slot_count = self.engine.pool.geometry.slot_count
         cdef bint is_there = False
         cdef double middle
@@ -970,7 +1026,7 @@ cdef class EvictionPolicy(Room):
                 scores[alive] = 1e300
             elif (
                 (self.volatile_only and not word_has_ttl(words[i])) or cell_lease_ms(header) > self.engine.now_ms
-                or self._is_kept(&heats[i])
+                or self._is_kept(&heats[i], header.slot)
             ):
                 scores[alive] = -1e300
                 staying += 1
@@ -982,11 +1038,16 @@ cdef class EvictionPolicy(Room):
         if state.owned and self.rule != RULE_RANDOM:
             middle = median(scores, scores + capacity, alive)
         for i in range(alive):
+            cold += scores[i] >= middle and scores[i] >= score
+            asked += scores[i] >= middle and scores[i] > -1e299
+        if score > -1e299 and cold * 2 < asked:
+            return 0
+        for i in range(alive):
             header = <CellHeader *>&headers[live[i] * HEADER_READ_BYTES]
             if scores[i] >= middle and scores[i] > -1e299:
                 self._ask_for(header.slot, words[live[i]], 0)
         asked = self.evictions.count
-        self.pairs.join(self.evictions, self.protection, self.is_forced)
+        self.pairs.join(self.evictions, self.protection, self.forced >= FORCED_LOOKED_UP)
         self.engine.run(self.evictions)
         for i in range(self.evictions.count):
             evicted += self.evictions.requests[i].status == STATUS_OK

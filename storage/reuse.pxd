@@ -27,7 +27,7 @@ cdef packed struct Ghost:
 
 # What the blocks of the chain at hand are worth, over the accesses of one connection: none of them more than one before it.
 cdef struct ChainWorth:
-    float octaves           # the least so far
+    float bonus             # the least so far, in accesses
     uint32_t place          # of the last block
 
 

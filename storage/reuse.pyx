@@ -166,8 +166,8 @@ cdef class Reuse:
                     self.duel -= 1
                 if <double>key > self.key_threshold:
                     self.duel += 1
-                self.by_last[(last >> self.shift) & (RING_BUCKETS - 1)] -= 1
-                self.by_key[(self._clamped(key) >> self.shift) & (RING_BUCKETS - 1)] -= 1
+            self.by_last[(last >> self.shift) & (RING_BUCKETS - 1)] -= 1
+            self.by_key[(self._clamped(key) >> self.shift) & (RING_BUCKETS - 1)] -= 1
             interval = <double>(<int64_t>now - last)
             interval = interval if interval > 0 else 0
             self._learn(heat, interval)
@@ -176,9 +176,8 @@ cdef class Reuse:
             self._compute(heat, False, 0, place, unknown, is_tail, is_stored, chain)
         self.made[is_tail] += 1
         heat.last = <uint32_t>now
-        if self.evicted_at:
-            self.by_last[(<int64_t>now >> self.shift) & (RING_BUCKETS - 1)] += 1
-            self.by_key[(self._clamped(<int64_t>now + <int64_t>wide(heat.bonus)) >> self.shift) & (RING_BUCKETS - 1)] += 1
+        self.by_last[(<int64_t>now >> self.shift) & (RING_BUCKETS - 1)] += 1
+        self.by_key[(self._clamped(<int64_t>now + <int64_t>wide(heat.bonus)) >> self.shift) & (RING_BUCKETS - 1)] += 1
         self.clock += 1
         self.pending += 1
         self.own += 1
@@ -220,7 +219,7 @@ cdef class Reuse:
     cdef void _compute(
         self, Heat *heat, bint is_known, double interval, uint32_t place, uint32_t unknown, bint is_tail, bint is_stored, ChainWorth *chain
     ) noexcept nogil:
-        cdef float count = 1.0, weight
+        cdef float count = 1.0, weight, bonus
         if is_known:
             count = exp2f(heat.count / <float>COUNT_UNIT - <float>(interval * 1.4427 / DECAY_MEDIANS * self.median_inverse)) + 1
         weight = log2f(count)
@@ -229,12 +228,14 @@ cdef class Reuse:
             weight -= <float>UNKNOWN_WEIGHT * log2f(<float>(1 + unknown))
         if is_tail and is_stored:
             weight -= <float>self.tail_penalty
-        # Without its head a block is of no use, however well it is remembered while its head is not.
-        if place > chain.place and weight > chain.octaves:
-            weight = chain.octaves
-        chain.octaves = weight
+        bonus = <float>self.median * weight
+        # Without its head a block is of no use, however well it is remembered while its head is not. The median moves while a
+        # chain is asked for: by octaves alone deeper blocks could come to be worth more.
+        if place > chain.place and bonus > chain.bonus:
+            bonus = chain.bonus
+        chain.bonus = bonus
         chain.place = place
-        heat.bonus = narrow(<float>self.median * weight)
+        heat.bonus = narrow(bonus)
         heat.flags = (heat.flags & HEAT_LEASED) | HEAT_COUNTED | (HEAT_TAIL if is_tail else 0)
 
     cdef double age(self, const Heat *heat) noexcept nogil:
@@ -282,7 +283,7 @@ cdef class Reuse:
         cdef int64_t reached = <int64_t>(self.clock >> self.shift)
         cdef int64_t bucket = self.tick + 1, ticks
         cdef double half
-        if reached == self.tick or self.evicted_at == 0:
+        if reached == self.tick:
             return
         if reached - self.tick > RING_BUCKETS:
             bucket = reached - RING_BUCKETS
@@ -292,6 +293,8 @@ cdef class Reuse:
             bucket += 1
         ticks = reached - self.tick
         self.tick = reached
+        if self.evicted_at == 0:
+            return  # the rings are kept all the same: what they hold is wanted as soon as something is evicted
         self._judge(ticks)
         half = self.made[0] + self.made[1]
         if half > WINDOW * self.capacity * self.share + 1000:

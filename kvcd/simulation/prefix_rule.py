@@ -34,7 +34,7 @@ class PrefixRule(Policy):
         self._median = ReuseMedian(capacity)
         self._tails = TailOdds(capacity)
         self._duel = Duel(capacity)
-        self._least = math.inf  # octaves of bonus that a block of the request at hand had so far
+        self._least = math.inf  # bonus that a block of the request at hand had so far
 
     def holds(self, block: int) -> bool:
         return block in self._held
@@ -91,8 +91,10 @@ class PrefixRule(Policy):
             heat.count = 1.0
         octaves = _USES_WEIGHT * math.log2(heat.count) - _NEW_WEIGHT * math.log2(1 + new) - penalty
         # Without its head a block is of no use, however well it is remembered while its head is not.
-        self._least = min(octaves, self._least) if depth else octaves
-        heat.bonus = self._median.accesses * self._least
+        # The median moves while a request is played: by octaves alone deeper blocks could come to be worth more.
+        bonus = self._median.accesses * octaves
+        self._least = min(bonus, self._least) if depth else bonus
+        heat.bonus = self._least
         heat.last = now
         heat.is_tail = is_tail
         heat.priority = self._priority(heat)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 from tests.servers import Servers
 from tests.wire import Wire
 
@@ -38,6 +40,48 @@ def test_a_new_chain_does_not_push_out_what_is_used(servers: Servers) -> None:
         for number in range(50):
             assert wire.call("SET", f"plain{number}", b"p" * VALUE_BYTES) == b"OK"
             assert wire.call("EXISTS", f"plain{number}") == 1
+
+
+def test_what_was_just_stored_is_not_the_next_to_go(servers: Servers) -> None:
+    """Though last blocks of requests have never come back, and this may be one."""
+    with servers.kvcd(pool_size="48mb", maxmemory="4mb") as server, server.connect() as wire:
+        for number in range(200):
+            head = keys(f"chat{number % 4}", 12)
+            found = wire.call("PREFIX.MATCH", *head)
+            assert isinstance(found, int)
+            if found:
+                wire.call("PREFIX.GET", *head[:found])
+            parent = ["PARENT", head[found - 1]] if found else []
+            wire.call("PREFIX.SET", *parent, *pairs(f"chat{number % 4}", 12)[2 * found :], f"end{number}", b"e")
+        for number in range(100):
+            fresh = [f"fresh{number}:{each}" for each in range(3)]
+            for key in fresh:
+                assert wire.call("SET", key, b"p" * VALUE_BYTES) == b"OK"
+            assert wire.call("EXISTS", *fresh) == 3
+
+
+def test_no_block_outlives_what_stands_before_it_in_its_chain(servers: Servers) -> None:
+    """Without its head it is of no use. The interval between two uses, which is learned, moves while a chain is asked for."""
+    source = random.Random(5)
+    chains = [keys(f"c{number}", 16) for number in range(32)]
+    useless = looks = 0
+    server = servers.kvcd(pool_size="64mb", maxmemory="24mb", lookup_protection_ms=0)
+    with server, server.connect() as wire, server.connect() as other:
+        for number in range(600):
+            chain = source.choice(chains)
+            hits = 0
+            while hits < len(chain) and wire.call("EXISTS", chain[hits]) == 1:
+                hits += 1
+            for key in chain[:hits]:
+                assert wire.call("GET", key) is not None
+            for key in chain[hits:]:
+                assert wire.call("SET", key, b"v" * VALUE_BYTES) == b"OK"
+            if number >= 200 and number % 20 == 0:
+                held = [[other.call("EXISTS", key) == 1 for key in chain] for chain in chains]
+                assert sum(sum(each) for each in held) < 32 * 16
+                useless += sum(sum(each[each.index(False) :]) for each in held if False in each)
+                looks += 1
+    assert useless < 2 * looks
 
 
 def test_plain_clients_tell_parents_by_the_order_of_what_they_store(servers: Servers) -> None:

@@ -218,7 +218,7 @@ class Node:
         if flags & LEASE:
             position += 8
         if flags & PARENT:
-            (parent,) = struct.unpack_from("<Q", cell, position)
+            parent = struct.unpack_from("<Q", cell, position)[0] or None
             position += 8
         if cell[position : position + key_bytes] != key or cell_database != database:
             return None

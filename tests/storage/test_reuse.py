@@ -45,6 +45,17 @@ def test_what_came_back_outlives_what_never_did(policy: str, stays: bool) -> Non
     assert (found >= 24) is stays
 
 
+def test_small_values_do_not_go_for_the_page_that_they_share() -> None:
+    """Two hundred of them would make room for one block; that they are the oldest is no reason."""
+    store = make_store("shm", policy="allkeys-prefix", pages=70, index_entries=7 * 100)
+    small = [b"small%d" % number for number in range(200)]
+    for key in small:
+        assert finish(store.write(0, key, b"small")).status == Status.OK
+    put(store, *(b"k%d" % number for number in range(150)))
+    assert present(store, small) > 190
+    assert store.memory()["damaged"] == 0
+
+
 def test_an_evicted_block_is_remembered() -> None:
     """Its second life begins with what was known of the first: it is no longer a block of which nothing is known."""
     store = make_store("shm", policy="allkeys-prefix", pages=70, index_entries=7 * 100)

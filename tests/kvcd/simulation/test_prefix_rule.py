@@ -187,6 +187,18 @@ def test_a_full_bucket_forgets_the_least_and_nothing_else() -> None:
     assert table.find(39) is None
 
 
+def test_no_block_is_worth_more_than_one_before_it_in_its_chain() -> None:
+    """The median moves while a request is played, and what deeper blocks have gathered is of no use without their heads."""
+    source = random.Random(3)
+    rule = PrefixRule(400, may_refuse=False)
+    for number in range(600):
+        chain = range(first := source.randrange(32) * 16, first + source.choice((8, 16, 16)))
+        rule.play(chain)
+        if number > 100:
+            keys = [rule._held[block].priority for block in chain if rule.holds(block)]
+            assert keys == sorted(keys, reverse=True)
+
+
 def test_victims_are_near_the_least_of_all() -> None:
     source, residents = random.Random(4), Residents(seed=1)
     heats = [Heat(block, priority=float(block), is_held=True) for block in range(10_000)]
