@@ -16,7 +16,7 @@ UNIT_BYTES = {"": 1, "b": 1, "k": 1000, "kb": 1024, "m": 1000**2, "mb": 1024**2,
 
 _INTEGER = re.compile(r"0|-?[1-9][0-9]{0,18}")
 _MEMORY = re.compile(r"([0-9]*)([a-z]*)", re.IGNORECASE)
-_PERCENT = re.compile(r"([0-9]{1,3})%")
+_PERCENT = re.compile(r"([0-9]{1,18})%", re.ASCII)
 _DECIMAL = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,3})?", re.ASCII)
 _FINE_PERCENT = re.compile(r"([0-9]{1,3})(?:\.([0-9]{1,2}))?%?")
 # Classes of keyspace events as CONFIG GET orders them. Where all of the first are on, "A" stands for them.
@@ -184,7 +184,9 @@ def _read_memory(directive: Directive, arguments: Sequence[str], previous: Value
 
 def _read_memory_or_percent(directive: Directive, arguments: Sequence[str], previous: Value | None) -> Value:
     percent = _PERCENT.fullmatch(arguments[0])
-    if percent is not None and int(percent[1]) <= 100:
+    if percent is not None:
+        if int(percent[1]) > 100:
+            raise ConfigError("percentage argument must be less or equal to 100")
         return Percent(int(percent[1]))
     try:
         return directive.check_range(memory_bytes(arguments[0]))
