@@ -9,6 +9,8 @@ from kvcd.client_modes import ClientModes
 
 # What a connection costs before it has sent anything: session, parser, transport (measured with 10 000 idle ones).
 CONNECTION_BYTES = 8192
+# What a watched key, a subscription or a queued command costs beside its own bytes: entries of two dictionaries, or objects of a list.
+ENTRY_BYTES = 128
 
 
 class Holder(Protocol):
@@ -32,7 +34,15 @@ class Holder(Protocol):
 
 def held_bytes(client: Holder) -> int:
     """Return about how much memory a client costs."""
-    return CONNECTION_BYTES + client.pending_input_bytes + client.pending_output_bytes
+    idle_bytes = CONNECTION_BYTES + client.pending_input_bytes + client.pending_output_bytes
+    return idle_bytes if client.modes is None else idle_bytes + mode_bytes(client.modes)
+
+
+def mode_bytes(modes: ClientModes) -> int:
+    """Return about how much of it is for what the client has switched on: queued commands, watched keys, subscriptions."""
+    queued = 0 if modes.transaction is None else modes.transaction.queued_bytes + ENTRY_BYTES * len(modes.transaction.queue)
+    names = [*modes.channels, *modes.patterns, *modes.shard_channels, *(key for _, key in modes.watched)]
+    return queued + sum(map(len, names)) + ENTRY_BYTES * len(names)
 
 
 def too_many(clients: Mapping[int, Holder], limit_bytes: int) -> list[int]:

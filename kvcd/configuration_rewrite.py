@@ -46,7 +46,7 @@ def directive_lines(directive: Directive, value: Value) -> list[str]:
     text = directive.show(value)
     if directive.kind in (Kind.TEXT, Kind.FILE_NAME, Kind.EVENT_CLASSES):
         text = _quoted(text)
-    elif directive.kind is Kind.LIST and not text:
+    elif directive.kind in (Kind.LIST, Kind.PERCENTILES) and not text:
         text = '""'
     return [f"{name} {text}"]
 

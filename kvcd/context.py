@@ -73,6 +73,7 @@ class ClientState(Protocol):
     modes: ClientModes | None  # what the client has switched on; None for most (kvcd.client_modes.modes_of makes them)
     replies_off: bool  # CLIENT REPLY OFF; with SlowReason.REPLIES_OFF
     skips_next: bool  # CLIENT REPLY SKIP: the next command's reply; with SlowReason.REPLIES_OFF
+    skipping: bool  # that of the command at hand, for the same reason
     is_blocked: bool  # its command waits for what others do: messages pass it meanwhile
     close_after_reply: bool  # set by a handler: send what is queued, this reply included, then close
 

@@ -16,7 +16,8 @@ UNIT_BYTES = {"": 1, "b": 1, "k": 1000, "kb": 1024, "m": 1000**2, "mb": 1024**2,
 
 _INTEGER = re.compile(r"0|-?[1-9][0-9]{0,18}")
 _MEMORY = re.compile(r"([0-9]*)([a-z]*)", re.IGNORECASE)
-_PERCENT = re.compile(r"([0-9]{1,3})%")
+_PERCENT = re.compile(r"([0-9]{1,18})%", re.ASCII)
+_DECIMAL = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,3})?", re.ASCII)
 _FINE_PERCENT = re.compile(r"([0-9]{1,3})(?:\.([0-9]{1,2}))?%?")
 # Classes of keyspace events as CONFIG GET orders them. Where all of the first are on, "A" stands for them.
 _ALL_EVENTS, _NEW_KEYS, _EVENT_CHANNELS = "g$lshzxetd", "n", "KEm"
@@ -40,6 +41,7 @@ class Kind(enum.Enum):
     TEXT = "text"  # str
     FILE_NAME = "file name"  # str, without a folder
     LIST = "list"  # tuple[str, ...], any number of arguments
+    PERCENTILES = "percentile ..."  # tuple[str, ...], each as CONFIG GET shows it
     OCTAL = "octal"  # int
     SAVE_POINTS = "seconds changes ..."  # tuple[tuple[int, int], ...]
     EVENT_CLASSES = "event classes"  # str, letters in Redis's order
@@ -108,7 +110,7 @@ class Directive:
     @property
     def takes_many(self) -> bool:
         """Whether a line may give more than one argument."""
-        return self.kind in (Kind.LIST, Kind.SAVE_POINTS, Kind.OUTPUT_LIMITS)
+        return self.kind in (Kind.LIST, Kind.PERCENTILES, Kind.SAVE_POINTS, Kind.OUTPUT_LIMITS)
 
     def read(self, arguments: Sequence[str], *, previous: Value | None = None) -> Value:
         """Return the value that ``arguments`` mean, on top of ``previous`` where a line changes only a part.
@@ -153,7 +155,11 @@ class Directive:
 
 def fine_percent(hundredths: int) -> str:
     """Return the text of so many hundredths of a percent, without zeros that say nothing."""
-    return f"{hundredths / 100:.2f}".rstrip("0").rstrip(".")
+    return _without_zeros(f"{hundredths / 100:.2f}")
+
+
+def _without_zeros(decimals: str) -> str:
+    return decimals.rstrip("0").rstrip(".")
 
 
 def memory_bytes(text: str) -> int:
@@ -178,7 +184,9 @@ def _read_memory(directive: Directive, arguments: Sequence[str], previous: Value
 
 def _read_memory_or_percent(directive: Directive, arguments: Sequence[str], previous: Value | None) -> Value:
     percent = _PERCENT.fullmatch(arguments[0])
-    if percent is not None and int(percent[1]) <= 100:
+    if percent is not None:
+        if int(percent[1]) > 100:
+            raise ConfigError("percentage argument must be less or equal to 100")
         return Percent(int(percent[1]))
     try:
         return directive.check_range(memory_bytes(arguments[0]))
@@ -238,6 +246,15 @@ def _read_list(directive: Directive, arguments: Sequence[str], previous: Value |
     return tuple(argument for argument in arguments if argument)
 
 
+def _read_percentiles(directive: Directive, arguments: Sequence[str], previous: Value | None) -> Value:
+    given = [argument for argument in arguments if argument]
+    if not all(_DECIMAL.fullmatch(argument) for argument in given):
+        raise ConfigError(f"Invalid {directive.name} parameters")
+    if not all(0 <= float(argument) <= 100 for argument in given):
+        raise ConfigError(f"{directive.name} parameters should sit between [0.0,100.0]")
+    return tuple(_without_zeros(f"{float(argument):f}") for argument in given)
+
+
 def _read_octal(directive: Directive, arguments: Sequence[str], previous: Value | None) -> Value:
     if not re.fullmatch("[0-7]{1,20}", arguments[0]):
         raise ConfigError("argument couldn't be parsed as an octal number")
@@ -295,6 +312,7 @@ _READERS = {
     Kind.TEXT: _read_text,
     Kind.FILE_NAME: _read_file_name,
     Kind.LIST: _read_list,
+    Kind.PERCENTILES: _read_percentiles,
     Kind.OCTAL: _read_octal,
     Kind.SAVE_POINTS: _read_save_points,
     Kind.EVENT_CLASSES: _read_event_classes,

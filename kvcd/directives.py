@@ -177,6 +177,7 @@ HONOURED = (
     Directive("slowlog-max-len", Kind.INTEGER, "128", "commands that SLOWLOG remembers, of each worker", SERVICE),
     Directive("latency-monitor-threshold", Kind.INTEGER, "0", "milliseconds from which on LATENCY remembers a command; 0: never", SERVICE),
     Directive("latency-tracking", Kind.YES_NO, "yes", "count how long commands take, for INFO latencystats and LATENCY HISTOGRAM", SERVICE),
+    Directive("latency-tracking-info-percentiles", Kind.PERCENTILES, "50 99 99.9", "the percentiles that INFO latencystats gives", SERVICE),
     Directive("enable-debug-command", Kind.CHOICE, "no", "who may use DEBUG", SERVICE, mutable=False, choices=("no", "yes", "local")),
     Directive("loglevel", Kind.CHOICE, "notice", "least important lines to log", LOGS, choices=("debug", "verbose", "notice", "warning")),
     Directive("logfile", Kind.TEXT, "", "file to append the log to; empty: standard output", LOGS, mutable=False),

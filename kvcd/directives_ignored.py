@@ -125,7 +125,6 @@ _ROWS: dict[str, str] = {
         bind-source-addr t
         busy-reply-threshold=lua-time-limit i 5000 0 max
         enable-module-command !c no no,yes,local
-        latency-tracking-info-percentiles l 50,99,99.9
         locale-collate t
         lua-replicate-commands *y yes
     """,

@@ -167,7 +167,7 @@ class ObservedStore:
             if value is not None:
                 self._written(database, key, is_new=False)
             else:
-                self._modes.changed(self._client, database, key)
+                self._changed(database, key)
                 self._events.append((GENERIC, b"persist" if expire_at_ms == NO_EXPIRY else b"expire", database, key))
         return status
 
@@ -195,15 +195,20 @@ class ObservedStore:
     async def _is_absent(self, database: int, key: bytes) -> bool:
         return (await self._store.stamps(database, [key]))[0] is None
 
-    def _written(self, database: int, key: bytes, *, is_new: bool) -> None:
+    def _changed(self, database: int, key: bytes) -> None:
+        """Let those know who are to hear of changes; first of what expired before this one, so that the last change of a key is this."""
+        self._modes.take_removals()
         self._modes.changed(self._client, database, key)
+
+    def _written(self, database: int, key: bytes, *, is_new: bool) -> None:
+        self._changed(database, key)
         if is_new:
             self._events.append((NEW, b"new", database, key))
         kind, event = _WRITES.get(self._name, (STRING, b"set"))
         self._events.append((kind, event, database, key))
 
     def _removed(self, database: int, key: bytes) -> None:
-        self._modes.changed(self._client, database, key)
+        self._changed(database, key)
         self._events.append((GENERIC, _REMOVALS.get(self._name, b"del"), database, key))
 
 

@@ -91,7 +91,7 @@ cdef class Session:
     cdef size_t held                     # bytes in `own` that are not yet parsed, or part of an unfinished command
     cdef char *region                    # what the next read fills
     cdef size_t region_bytes
-    cdef bint skipping                   # the reply of the command at hand
+    cdef public bint skipping            # the reply of the command at hand
     cdef list pushes                     # messages that are no replies and go before the next one
     cdef list late_pushes                # such as go behind the reply of the command at hand
     cdef uint64_t pushed_bytes           # in all of them

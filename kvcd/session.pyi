@@ -53,6 +53,7 @@ class Session(asyncio.BufferedProtocol):
     modes: Any
     replies_off: bool
     skips_next: bool
+    skipping: bool
     is_blocked: bool
     def __init__(self, hub: Hub) -> None: ...
     def kill(self) -> None: ...

@@ -141,7 +141,8 @@ class TrackingTable:
     def _note_for_prefixes(self, key: bytes, by: ClientState | None) -> None:
         for prefix, audience in self._prefixes.items():
             if key.startswith(prefix):
-                audience.changed.setdefault(key, by.id if by is not None else 0)
+                # The last change counts: that its key has expired is news to the writer too.
+                audience.changed[key] = by.id if by is not None else 0
                 if not self._is_broadcast_planned:
                     self._is_broadcast_planned = True
                     self._call_soon(self.broadcast)
@@ -156,7 +157,7 @@ class TrackingTable:
                 tracking = client.modes.tracking if client is not None and client.modes is not None else None
                 if client is None or tracking is None:
                     continue
-                keys = [key for key, by in changed.items() if not (tracking.no_loop and by == number)]
+                keys = [key for key, by in sorted(changed.items()) if not (tracking.no_loop and by == number)]
                 if keys:
                     self._tell(client, tracking, keys)
 

@@ -194,6 +194,7 @@ class Users:
         """Return the user of that name, or a new one, with these rules added; ``put`` makes it count. Raises RuleError with the rule."""
         known = self._users.get(name)
         user = known.copy() if known is not None else self.new()
+        user._all_channels = self.all_channels_by_default  # RESET and new selectors go by what holds now
         for rule in rules:
             _apply(user, rule)
         return user

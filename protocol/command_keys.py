@@ -38,7 +38,9 @@ def key_accesses(spec: CommandSpec, args: Sequence[bytes]) -> list[KeyAccess] | 
         return list(special(args))
     if "movablekeys" in spec.flags:
         return None  # whoever adds such a command says below where its keys are
-    return [KeyAccess(position, _flags(spec, keys, args)) for keys in spec.keys for position in _positions(keys, len(args))]
+    # What is "not_key" is hashed to a slot in a cluster, as a shard channel is, and no key anywhere else.
+    specs = [keys for keys in spec.keys if "not_key" not in keys.flags]
+    return [KeyAccess(position, _flags(spec, keys, args)) for keys in specs for position in _positions(keys, len(args))]
 
 
 def _positions(keys: KeySpec, argument_count: int) -> range:

@@ -36,7 +36,7 @@ async def handle_reply(client: ClientState, server: ServerState, args: list[byte
     """CLIENT REPLY ON|OFF|SKIP: only ON is answered."""
     word = args[2].lower()
     if word == b"on":
-        client.replies_off = client.skips_next = False
+        client.replies_off = client.skips_next = client.skipping = False  # heard, also where a SKIP came before
         return OK
     if word == b"off":
         client.replies_off = True

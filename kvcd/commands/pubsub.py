@@ -12,7 +12,7 @@ from kvcd.context import ClientState, ServerState, SlowReason
 from kvcd.subscriptions import Audience
 from protocol.encoder import encode
 from protocol.glob import matches
-from protocol.replies import Encoded, Push, Reply
+from protocol.replies import NO_REPLY, Encoded, Push, Reply
 
 _NAMES, _COUNTS = "channel names", "channel counts"  # topics between workers
 
@@ -56,7 +56,15 @@ async def handle_subscribe(client: ClientState, server: ServerState, args: list[
         server.modes.subscriptions.add(kind.everybody, kind.own, client, name)
         replies.append(encode(Push((args[0].lower(), name, kind.count(modes))), client.resp))
     follow(client)
-    return Encoded(b"".join(replies))
+    return _confirmed(client, b"".join(replies))
+
+
+def _confirmed(client: ClientState, confirmations: bytes) -> Reply:
+    """Return the reply of these bytes. They are messages as those of a channel are: CLIENT REPLY OFF and SKIP do not hold them back."""
+    if not client.slow_reasons & SlowReason.REPLIES_OFF:
+        return Encoded(confirmations)
+    client.push(confirmations)
+    return NO_REPLY
 
 
 @handles("unsubscribe", "punsubscribe", "sunsubscribe")
@@ -71,7 +79,7 @@ async def handle_unsubscribe(client: ClientState, server: ServerState, args: lis
             server.modes.subscriptions.remove(kind.everybody, kind.own, client, name)
         replies.append(encode(Push((args[0].lower(), name, kind.count(modes))), client.resp))
     follow(client)
-    return Encoded(b"".join(replies))
+    return _confirmed(client, b"".join(replies))
 
 
 @handles("publish", "spublish")

@@ -58,6 +58,7 @@ class PlainClient:
     modes: ClientModes | None = None
     replies_off: bool = False
     skips_next: bool = False
+    skipping: bool = False
     is_blocked: bool = False
     pushed: list[bytes] = field(default_factory=list)
     killed: bool = False

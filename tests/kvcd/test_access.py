@@ -188,14 +188,27 @@ def test_categories_hold_what_they_do_in_redis(pair: Pair, category: str) -> Non
 def test_what_a_user_may_not_run_is_refused_in_redis_words(pair: Pair, resp: int) -> None:
     """Logged in, with every kind of refusal; and what needs no right."""
     pair.say(f"HELLO {resp}")
-    pair.same("ACL SETUSER d on nopass ~a* &x -@all +get +set +copy +mset +client|id +ping +strlen +exists +select|1 (~q* +getex +del)")
+    commands = "+spublish +get +set +copy +mset +client|id +ping +strlen +exists +select|1"
+    pair.same(f"ACL SETUSER d on nopass ~a* &x -@all {commands} (~q* +getex +del)")
     pair.same("AUTH d anything")
     for line in (
+        "SPUBLISH x 1", "SPUBLISH y 1",
         "GET b", "GET a1", "SET a1 1 GET", "SET b 1", "COPY a1 b", "CONFIG GET x", "CONFIG", "CLIENT", "CLIENT LIST", "MSET a1 1 b 2",
         "MSET a1 1 a2 2", "ACL WHOAMI", "ECHO x", "ACL", "nonsense", "GET", "SELECT 0", "SELECT 1", "SELECT 0", "EXISTS a1 b", "EXISTS a1",
         "STRLEN a1", "STRLEN b", "DEL a1 q1", "DEL q1", "DEL a1", "GETEX a1", "GETEX q1", "ACL LOG", "AUTH d x", "RESET", "ACL WHOAMI",
     ):  # fmt: skip
         pair.same(line)
+
+
+def test_a_reset_user_hears_what_the_setting_of_now_allows(pair: Pair) -> None:
+    """Not what was set when the user was made; a new selector of it neither."""
+    for word in ("allchannels", "resetchannels", "allchannels"):
+        pair.same(f"CONFIG SET acl-pubsub-default {word}")
+        pair.same("ACL SETUSER d reset on nopass ~* +@all (~x)")
+        pair.same("ACL GETUSER d")
+        pair.same("ACL SETUSER d (~y)")
+        pair.same("ACL GETUSER d")
+    pair.same("CONFIG SET acl-pubsub-default resetchannels")
 
 
 @pytest.mark.parametrize("resp", [2, 3])

@@ -683,9 +683,23 @@ def test_muted_replies(lockstep: Lockstep) -> None:
             ("CLIENT", "REPLY", "ON"),
             ("CLIENT", "REPLY", "SKIP"),
             ("NOSUCH",),
+            ("CLIENT", "REPLY", "SKIP"),
+            ("CLIENT", "REPLY", "ON"),
+            ("PING", "two"),
             ("PING", "the end"),
             end=b"the end\r\n",
         )
+
+
+@pytest.mark.parametrize("muting", ["OFF", "SKIP"])
+def test_confirmations_of_subscriptions_reach_muted_clients(lockstep: Lockstep, muting: str) -> None:
+    """They are messages."""
+    for line in ("SUBSCRIBE x", "PSUBSCRIBE z*", "SSUBSCRIBE s", "UNSUBSCRIBE x", "PUNSUBSCRIBE", "SUNSUBSCRIBE", "UNSUBSCRIBE"):
+        muted = [] if lockstep.resp["A"] == 2 and "UN" in line else [("CLIENT", "REPLY", muting)]  # a subscriber may not ask for it
+        end = b":1\r\n" if line in ("SSUBSCRIBE s", "SUBSCRIBE x", "UNSUBSCRIBE x") else b":2\r\n" if line[0:2] == "PS" else b":0\r\n"
+        if line == "PSUBSCRIBE z*" and lockstep.resp["A"] == 2:
+            muted = []
+        lockstep.burst("A", *muted, tuple(line.split()), end=end)
 
 
 def test_messages_reach_muted_clients(lockstep: Lockstep) -> None:
@@ -734,6 +748,20 @@ def test_a_blocked_client_is_unblocked(lockstep: Lockstep) -> None:
 def test_tracking(lockstep: Lockstep, script: str) -> None:
     """Who cached a key hears of its change once, as CLIENT TRACKING says."""
     run(lockstep, script)
+
+
+def test_a_writer_is_told_that_its_key_expired(lockstep: Lockstep) -> None:
+    """NOLOOP hides what a client did itself, not what became of its key, be it in the same turn; nor the other way round."""
+    if lockstep.resp["A"] != 3:
+        pytest.skip("messages to the client itself need RESP3")
+    lockstep.step("A", "CLIENT", "TRACKING", "ON", "BCAST", "NOLOOP")
+    for last in (("GET", "b"), ("SET", "b", "2")):
+        lockstep.step("A", "MULTI")
+        for words in (("SET", "b", "1", "PX", "1"), ("SET", "c", "1"), ("DEBUG", "SLEEP", "0.02"), last):
+            lockstep.step("A", *words)
+        lockstep.step("A", "EXEC")
+    for words in (("MULTI",), ("SET", "z", "1"), ("SET", "a", "1"), ("SET", "m", "1"), ("EXEC",)):
+        lockstep.step("B", *words)  # told in the order of their names
 
 
 def test_a_redirection_is_told_by_its_id(lockstep: Lockstep) -> None:
