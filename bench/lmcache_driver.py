@@ -107,7 +107,8 @@ def make_adapter(kind: str, options: argparse.Namespace) -> Any:
 
     name, password = for_glide(options)
     nodes = {"startup_nodes": f"{options.host}:{options.port}", "valkey_mode": "standalone", "username": name, "password": password}
-    return valkey_l2_adapter._create_valkey_l2_adapter(valkey_l2_adapter.ValkeyL2AdapterConfig.from_dict(common | nodes | {"type": "valkey"}))
+    settings = valkey_l2_adapter.ValkeyL2AdapterConfig.from_dict(common | nodes | {"type": "valkey"})
+    return valkey_l2_adapter._create_valkey_l2_adapter(settings)
 
 
 def drive(connector: Any, backend: Any, thread: LoopThread, count: int, has_synchronous: bool) -> dict[str, float]:
