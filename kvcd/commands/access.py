@@ -200,9 +200,9 @@ async def handle_acl_load(client: ClientState, server: ServerState, args: list[b
         found = read_file(server.config, users)
     except ConfigError as error:
         raise CommandError(f"ERR {error}") from None
-    changes: dict[str, str | None] = {_text(name): None for name, _user in users if name not in found}
-    changes.update({_text(name): _text(user.describe()) for name, user in found.items()})
-    await server.service.change_users(server, changes, asking=client)
+    # All users are new ones, as in Redis 7.0: clients of the old ones are closed, whether their user is there again or not.
+    await server.service.change_users(server, {_text(name): None for name, _user in users if name != DEFAULT_USER}, asking=client)
+    await server.service.change_users(server, {_text(name): _text(user.describe()) for name, user in found.items()}, asking=client)
     return OK
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from kvcd.client_memory import held_bytes
 from kvcd.client_modes import ClientModes, is_subscriber
 from kvcd.commands.arguments import SYNTAX_ERROR, CommandError, parse_integer, shown
 from kvcd.commands.connection import checked_name, is_printable_name
 from kvcd.commands.registry import answers, handles
 from kvcd.context import ClientState, ServerState
 from kvcd.portable import portable, restored
+from protocol.encoder import encode
 from protocol.replies import OK, Reply, Verbatim
 
 _TYPES = (b"normal", b"master", b"replica", b"slave", b"pubsub")
@@ -21,8 +23,11 @@ _LIST, _KILL = "list clients", "kill clients"  # topics between workers
 Filters = list[tuple[str, str]]
 
 
-def describe(server: ServerState, client: ClientState) -> bytes:
-    """Return one line of CLIENT LIST. Fields for what is not served here hold what Redis shows of an idle feature."""
+def describe(server: ServerState, client: ClientState, command: list[bytes] | None = None) -> bytes:
+    """Return one line of CLIENT LIST. Fields for what is not served here hold what Redis shows of an idle feature.
+
+    ``command``: what this client is just asking, which lies in its query buffer until it is answered.
+    """
     now_ms = server.now_ms()
     modes = client.modes or _NO_MODES
     transaction, tracking = modes.transaction, modes.tracking
@@ -41,7 +46,7 @@ def describe(server: ServerState, client: ClientState) -> bytes:
         "psub": len(modes.patterns),
         "ssub": len(modes.shard_channels),
         "multi": -1 if transaction is None else len(transaction.queue),
-        "qbuf": client.pending_input_bytes,
+        "qbuf": client.pending_input_bytes + (0 if command is None else len(encode(command, client.resp))),
         "qbuf-free": 0,
         "argv-mem": 0,
         "multi-mem": queued_bytes,
@@ -50,7 +55,7 @@ def describe(server: ServerState, client: ClientState) -> bytes:
         "obl": 0,
         "oll": 0,
         "omem": client.pending_output_bytes,
-        "tot-mem": client.pending_input_bytes + client.pending_output_bytes + queued_bytes,
+        "tot-mem": held_bytes(client),
         "events": "rw" if client.pending_output_bytes else "r",
         "cmd": client.last_command,
         "user": client.user.decode("utf-8", "surrogateescape"),
@@ -126,7 +131,7 @@ async def handle_client_setinfo(client: ClientState, server: ServerState, args: 
 @handles("client|info")
 async def handle_client_info(client: ClientState, server: ServerState, args: list[bytes]) -> Reply:
     """CLIENT INFO."""
-    return Verbatim(describe(server, client))
+    return Verbatim(describe(server, client, args))
 
 
 def _check_type(name: bytes) -> bytes:
@@ -148,6 +153,8 @@ async def handle_client_list(client: ClientState, server: ServerState, args: lis
         raise CommandError(SYNTAX_ERROR)
     question = [numbers, wanted_type]
     lines = {int(number): line.encode("latin-1") for number, line in _lines_here(server, numbers, wanted_type).items()}
+    if client.id in lines:
+        lines[client.id] = describe(server, client, args)
     for answer in await server.service.channel.ask_all(_LIST, question):
         lines.update({int(number): line.encode("latin-1") for number, line in answer.payload.items()})
     order = sorted(lines) if numbers is None else [number for number in numbers if number in lines]

@@ -366,6 +366,20 @@ def test_users_are_the_whole_services(worker_server: WorkerServer) -> None:
 # ----------------------------------------------------------------------------- files
 
 
+def test_loading_users_closes_their_clients(servers: Servers, redis_server: ServerProcess) -> None:
+    """Those of users that are there again too, but not the default user's; who asked is closed behind the answer."""
+    path = Path(servers.folder) / "loaded.acl"
+    answers = []
+    for start in (servers.kvcd, servers.redis):
+        path.write_text("user default on nopass ~* &* +@all\nuser alice on >pw ~* +@all\n")
+        with start(aclfile=str(path)) as server, server.connect() as wire, server.connect() as asking, server.connect() as other:
+            asking.call("AUTH", "alice", "pw")
+            other.call("AUTH", "alice", "pw")
+            found = [asking.call("ACL", "LOAD"), asking.rest(), other.rest(), *(wire.call(*words) for words in (("ACL", "LOAD"), ("PING",)))]
+        answers.append(found)
+    assert answers[0] == answers[1]
+
+
 def test_an_access_file_is_loaded_and_saved(servers: Servers, redis_server: ServerProcess) -> None:
     """Start, SAVE, LOAD, and a file that is wrong, as redis-server has it."""
     path = Path(servers.folder) / "users.acl"

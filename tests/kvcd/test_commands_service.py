@@ -119,6 +119,8 @@ def test_client_list_shows_every_connection() -> None:
     assert isinstance(reply, Verbatim)
     mine, theirs = map(fields, reply.text.splitlines())
     assert mine["cmd"] == "client|list"
+    assert mine["qbuf"] == "26"  # the command itself
+    assert int(mine["tot-mem"]) > 0
     assert mine["flags"] == "N"
     assert theirs | {"flags": "U", "name": "other", "db": "3", "age": "10", "idle": "1", "id": str(other.id)} == theirs
     only = service.do("CLIENT", "LIST", "ID", str(other.id), "999")
