@@ -560,8 +560,11 @@ cdef class Session:
         return 0
 
     cdef bint _is_held_up(self) noexcept:
-        """Whether nothing may be read for now."""
-        return bool(self.queue) or self.in_command or self.transport_busy or self.yielded or self.is_waiting
+        """Whether nothing may be read for now.
+
+        Replies that nobody takes hold up who has logged in; who has not is read on, and closed when they are too many.
+        """
+        return (bool(self.queue) or self.transport_busy) and self._authenticated or self.in_command or self.yielded or self.is_waiting
 
     # -------------------------------------------------------------- processing
 
@@ -599,7 +602,7 @@ cdef class Session:
         cdef int turns = self.hub.batch_size_limit
         lane.chain = &self.chain
         lane.infers_chains = self.hub.infers_chains
-        while not self.closed and not self.close_after_reply and not self.queue and not self.in_command:
+        while not self.closed and not self.close_after_reply and not (self.queue and self._authenticated) and not self.in_command:
             if turns == 0:
                 break
             if lane.pending_count and parser.position < end[0] and base[parser.position] != c'*':
@@ -979,7 +982,9 @@ cdef class Session:
             self.net_output_bytes += sent
             self.hub.net_output_bytes += sent
         if <size_t>sent < length:
-            if not self._authenticated and length - sent > UNAUTHENTICATED_OUTPUT_BYTES:
+            if not self._authenticated and (
+                length - sent + self.queued_bytes + <size_t>self.transport.get_write_buffer_size() > UNAUTHENTICATED_OUTPUT_BYTES
+            ):
                 self.hub.log.verbose("closing a client that has not logged in and does not read its replies", client=self.id)
                 self.transport.abort()
                 return 0
