@@ -39,8 +39,10 @@ cdef class EvictionPolicy(Room):
     cdef uint32_t resident_capacity
     cdef uint64_t *is_resident     # one bit a slot
     cdef Candidate pool[64]        # best candidates of earlier samples, best first
+    cdef uint32_t pooled_slots[64]  # theirs, for a quick look
     cdef uint32_t pool_count
     cdef uint32_t newest[64]       # slots that were filled last, in a ring
+    cdef uint8_t newest_marks[1024]  # how many of the ring have these last 10 bits
     cdef uint32_t newest_end       # how many ever were
     cdef uint32_t sweep_cursor     # residents before this position are looked at next
     cdef readonly uint32_t sweep_left  # residents that may belong to a flushed database: those before this position

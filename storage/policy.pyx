@@ -8,7 +8,7 @@ end has filled, so it costs the same at any load of the index.
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc, realloc
-from libc.string cimport memcpy, memset
+from libc.string cimport memcpy, memmove, memset
 from posix.time cimport nanosleep, timespec
 
 from storage.batch cimport COUNT_AS_EXPIRED, KIND_EVICT, MOVE, STATUS_LEASED, STATUS_OK, Batch, Request, allocate
@@ -70,6 +70,7 @@ cdef enum:
     STALE_LIMIT = 8         # candidates that are looked at when a new block is weighed
     WAITS_LIMIT = 60        # of 5 ms
     NEWEST = 64             # entries stored last that are no victims under allkeys-prefix, at most;
+    NEWEST_MARKS = 1024
     NEWEST_SHARE = 64       # a 64th of all,
     NEWEST_LEAST = 2        # and at least these, where they are not a quarter of all
     FEW_PAGES = 8           # of a class of cells: to have one of them whole, a good part of what the class holds would go
@@ -162,7 +163,10 @@ cdef class EvictionPolicy(Room):
         """A slot was filled: it may be sampled from now on."""
         cdef uint64_t bit = <uint64_t>1 << (slot & 63)
         cdef uint32_t *larger
+        if self.newest_end >= NEWEST:
+            self.newest_marks[self.newest[self.newest_end & (NEWEST - 1)] & (NEWEST_MARKS - 1)] -= 1
         self.newest[self.newest_end & (NEWEST - 1)] = slot
+        self.newest_marks[slot & (NEWEST_MARKS - 1)] += 1
         self.newest_end += 1
         if self.is_resident[slot >> 6] & bit:
             if self.turnstile.is_taken:
@@ -476,6 +480,8 @@ cdef class EvictionPolicy(Room):
         By allkeys-prefix alone a block that nobody had heard of would be the next victim, before its client could ask for it once.
         """
         cdef uint32_t count = self.resident_count // NEWEST_SHARE, i
+        if self.newest_marks[slot & (NEWEST_MARKS - 1)] == 0:
+            return False
         count = NEWEST_LEAST if count < NEWEST_LEAST else NEWEST if count > NEWEST else count
         if count > self.resident_count // 4:
             count = self.resident_count // 4
@@ -590,10 +596,9 @@ cdef class EvictionPolicy(Room):
 
     cdef void _drop(self, uint32_t place) noexcept nogil:
         """A candidate leaves the pool."""
-        cdef uint32_t i
         self.pool_count -= 1
-        for i in range(place, self.pool_count):
-            self.pool[i] = self.pool[i + 1]
+        memmove(&self.pool[place], &self.pool[place + 1], (self.pool_count - place) * sizeof(Candidate))
+        memmove(&self.pooled_slots[place], &self.pooled_slots[place + 1], (self.pool_count - place) * 4)
 
     cdef bint _refill_by_reuse(self, uint32_t samples) noexcept nogil:
         """Score random residents by their heat alone, and look at the slots of those that get into the pool."""
@@ -882,15 +887,14 @@ cdef class EvictionPolicy(Room):
 
     cdef void _offer(self, Candidate candidate) noexcept nogil:
         """Insert into the pool, best first; the worst falls out when it is full."""
-        cdef uint32_t i, place
+        cdef uint32_t i, place, before = 0, same = 0
         for i in range(self.pool_count):
-            if self.pool[i].slot == candidate.slot:
-                # Sampled before: it has aged since, or is another value by now.
-                self.pool_count -= 1
-                while i < self.pool_count:
-                    self.pool[i] = self.pool[i + 1]
-                    i += 1
-                break
+            same += self.pooled_slots[i] == candidate.slot
+        if same:
+            # Sampled before: it has aged since, or is another value by now.
+            while self.pooled_slots[before] != candidate.slot:
+                before += 1
+            self._drop(before)
         place = self.pool_count
         while place > 0 and self.pool[place - 1].score < candidate.score:
             place -= 1
@@ -898,11 +902,10 @@ cdef class EvictionPolicy(Room):
             return
         if self.pool_count < POOL_SIZE:
             self.pool_count += 1
-        i = self.pool_count - 1
-        while i > place:
-            self.pool[i] = self.pool[i - 1]
-            i -= 1
+        memmove(&self.pool[place + 1], &self.pool[place], (self.pool_count - 1 - place) * sizeof(Candidate))
+        memmove(&self.pooled_slots[place + 1], &self.pooled_slots[place], (self.pool_count - 1 - place) * 4)
         self.pool[place] = candidate
+        self.pooled_slots[place] = candidate.slot
 
     cdef void _evict_one(self, Candidate candidate) noexcept nogil:
         """Evict exactly what was scored, unless it was used or changed since."""
