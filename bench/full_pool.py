@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import random
 import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, replace
 from itertools import count
 from pathlib import Path
-from typing import Annotated
+from statistics import median
+from typing import Annotated, Any
 
 import orjson
 import typer
@@ -28,6 +30,7 @@ SIZES_BYTES = (64, 4096, 60_000, 1_048_576)
 TURN_SIZES_BYTES = (60_000, 1_048_576, 33_554_432, 134_217_728)
 DEPTH = 32  # requests of a batch,
 BATCH_BYTES = 4_194_304  # as many as have so many bytes of values
+RUNS = 6  # SET and GET at a rate, one by one, and in batches
 WARM_UP = 0.25  # of a case's time runs unmeasured before it: the policy is in its stride, books are in the caches
 LOAD_BYTES = 1_048_576  # of values in one batch while the pool is filled
 PING_EVERY_S = 0.001
@@ -244,7 +247,8 @@ def main(
         str, typer.Option(help="kvcd's, with commas between; redis-server runs allkeys-lru. noeviction overwrites in a half full pool.")
     ] = "allkeys-prefix,allkeys-lru",
     rate: Annotated[float, typer.Option(min=1, help="Operations a second of the runs at a rate.")] = 500,
-    seconds: Annotated[float, typer.Option(min=0.1, help="Length of each run.")] = 4,
+    seconds: Annotated[float, typer.Option(min=0.1, help="Length of each run.")] = 1,
+    rounds: Annotated[int, typer.Option(min=1, help="Runs of each case; the servers take turns, and medians count.")] = 5,
     turns: Annotated[str, typer.Option(help="Bytes of the values that a pool of 64-byte values turns to; empty: none.")] = ",".join(
         map(str, TURN_SIZES_BYTES)
     ),
@@ -258,9 +262,10 @@ def main(
     turned: list[Turn] = []
     try:
         for value_bytes in map(int, sizes.split(",") if sizes else ()):
-            for contender in contenders(policies, maxmemory_mib, value_bytes):
-                console.print(f"{value_bytes} B, {contender.name}", markup=False)
-                figures += contest(contender, value_bytes, maxmemory_mib * 1_048_576, rate=rate, seconds=seconds)
+            entrants = contenders(policies, maxmemory_mib, value_bytes)
+            for number, found in contest(entrants, value_bytes, maxmemory_mib * 1_048_576, rate=rate, seconds=seconds, rounds=rounds):
+                console.print(f"{value_bytes} B, run {number} of {RUNS}", markup=False)
+                figures += found
         if turns:
             for contender in contenders(policies, turn_mib, 64):
                 console.print(f"a pool of small values turns, {contender.name}", markup=False)
@@ -285,21 +290,60 @@ def contenders(policies: str, maxmemory_mib: int, smallest_bytes: int) -> list[C
     return [*ours, Contender.redis("allkeys-lru", maxmemory_mib=maxmemory_mib)]
 
 
-def contest(contender: Contender, value_bytes: int, limit_bytes: int, *, rate: float, seconds: float) -> list[Figures]:
-    """All cases of one size on one server."""
-    with running(contender.name, contender.target) as server, Connection(server.host, server.port) as connection:
-        filled = Filled(server, connection, value_bytes, limit_bytes, evicts="noeviction" not in contender.name)
-        depth = max(2, min(DEPTH, BATCH_BYTES // value_bytes))
-        return [
-            measure(contender.name, filled, command, rate=speed, depth=together, seconds=seconds)
-            for command in ("SET", "GET")
-            for speed, together in ((rate, 1), (0, 1), (0, depth))
-        ]
+def contest(
+    entrants: list[Contender], value_bytes: int, limit_bytes: int, *, rate: float, seconds: float, rounds: int
+) -> Iterator[tuple[int, list[Figures]]]:
+    """All runs of one size: number, and the figures of each server; these take turns, and the medians of the rounds count."""
+    depth = max(2, min(DEPTH, BATCH_BYTES // value_bytes))
+    with ExitStack() as opened:
+        filled: list[Filled] = []
+        for entrant in entrants:
+            server = opened.enter_context(running(entrant.name, entrant.target))
+            opened.enter_context(on_processors_of_their_own(server))
+            connection = opened.enter_context(Connection(server.host, server.port))
+            filled.append(Filled(server, connection, value_bytes, limit_bytes, evicts="noeviction" not in entrant.name))
+        runs = [(command, speed, together) for command in ("SET", "GET") for speed, together in ((rate, 1), (0, 1), (0, depth))]
+        for number, (command, speed, together) in enumerate(runs, 1):
+            measured: list[list[Figures]] = [[] for _ in entrants]
+            for turn_number in range(rounds):
+                for place in range(len(entrants)):
+                    which = (place + turn_number) % len(entrants)
+                    measured[which].append(
+                        measure(entrants[which].name, filled[which], command, rate=speed, depth=together, seconds=seconds)
+                    )
+            yield number, [middle(found) for found in measured]
+
+
+def middle(found: list[Figures]) -> Figures:
+    """The median of each figure."""
+    plain: list[dict[str, Any]] = [asdict(one) for one in found]
+    numbers = {name: median(one[name] for one in plain) for name, value in plain[0].items() if not isinstance(value, str)}
+    return replace(found[0], **numbers)
+
+
+@contextmanager
+def on_processors_of_their_own(server: Server) -> Iterator[None]:
+    """The server on one processor, this client on another, where there are two: sharing one at times makes times jump twofold."""
+    usable = sorted(os.sched_getaffinity(0))
+    if len(usable) < 2:
+        yield
+        return
+    for thread in Path(f"/proc/{server.process_id}/task").iterdir():
+        os.sched_setaffinity(int(thread.name), {usable[-1]})
+    os.sched_setaffinity(0, set(usable[:-1]))
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, set(usable))
 
 
 def turns_of(contender: Contender, sizes_bytes: list[int], limit_bytes: int) -> list[Turn]:
     """Each large value in turn, into a pool that is full of small ones."""
-    with running(contender.name, contender.target) as server, Connection(server.host, server.port) as connection:
+    with (
+        running(contender.name, contender.target) as server,
+        on_processors_of_their_own(server),
+        Connection(server.host, server.port) as connection,
+    ):
         filled = Filled(server, connection, 64, limit_bytes)
         return [turn(contender.name, filled, value_bytes) for value_bytes in sizes_bytes]
 

@@ -40,6 +40,7 @@ class SlowReason:
     EXCLUSIVE = 2048  # one client's transaction runs, and nothing of the others meanwhile
     WATCHED = 4096  # somebody watches a key that is absent: whoever creates it is to say so
     NO_TOUCH = 8192  # reads do not count as accesses
+    OVER_LIMIT = 16384  # more memory is used than maxmemory allows, and nothing can go: writes are refused
 
 
 class ClientState(Protocol):

@@ -180,6 +180,7 @@ class Server:
         for name in ("slowlog-log-slower-than", "slowlog-max-len", "latency-monitor-threshold", "latency-tracking"):
             config.on_change(name, lambda _value: asyncio.get_running_loop().call_soon(self.slow_watch.follow_configuration))
         config.on_change("maxmemory-policy", lambda value: self._store.set_policy(str(value)))
+        config.on_change("maxmemory-policy", lambda _value: asyncio.get_running_loop().call_soon(self._apply_limits))
         self.service.attach(self, on_client_count=self._limit_clients)
         self.modes.attach(self.service.channel)
         for topic, answering in ANSWERS.items():
@@ -251,6 +252,8 @@ class Server:
 
     def _hold_back(self, reason: int, holds: bool) -> None:
         """Every command of every client takes the slow lane while any reason holds."""
+        if reason == SlowReason.PAUSED:
+            self._store.set_paused(holds)
         if holds:
             self._hub.slow_reasons |= reason
         else:
@@ -260,6 +263,7 @@ class Server:
         """Take over the directives that bound memory and clients."""
         config, hub = self.config, self._hub
         self._store.set_maxmemory(config.number("maxmemory"))
+        self._hold_back(SlowReason.OVER_LIMIT, self._store.is_over_limit())
         self._store.set_shares(inflight=_share(config, "inflight-share"), pinned=_share(config, "pinned-share"))
         self._store.set_frequency(log_factor=config.number("lfu-log-factor"), decay_minutes=config.number("lfu-decay-time"))
         self._store.set_protection(
@@ -331,7 +335,9 @@ class Server:
 
     def _tick(self, interval_s: float) -> None:
         self._follow_order()
-        if not self._is_maintaining and self.expires_in_background:
+        self._hold_back(SlowReason.OVER_LIMIT, self._store.is_over_limit())
+        if not self._is_maintaining:
+            self._store.set_active_expiry(self.expires_in_background)
             self._is_maintaining = True
             budget_ms = interval_s * 1000 * MAINTENANCE_SHARE
             if self._remote is None:

@@ -700,7 +700,7 @@ cdef class Engine:
         op.length = 4
 
     cdef void queue_expired(self, uint32_t slot, uint64_t word) noexcept nogil:
-        if self.expired_count < 64:
+        if self.expired_count < 64 and not self.keeps_expired:
             self.expired[self.expired_count].slot = slot
             self.expired[self.expired_count].word = word
             self.expired_count += 1

@@ -275,6 +275,10 @@ class StoreInterface(Protocol):
         """Chain facts of one key, or None when it is absent."""
         ...
 
+    def is_over_limit(self) -> bool:
+        """Whether the limit leaves room for nothing at all, or is far below what is used while nothing may be evicted."""
+        ...
+
     def lost_node_of(self, database: int, keys: Sequence[bytes]) -> str | None:
         """The name of a memory node that does not answer and that one of these keys lives on, or None."""
         ...

@@ -72,6 +72,7 @@ cdef class PageAllocator:
     cdef void _disown(self, uint32_t page) noexcept nogil
     cdef bint _is_of(self, uint32_t page, uint32_t cell_class) noexcept nogil
     cdef int64_t spare_pages(self) noexcept nogil
+    cdef uint64_t excess_pages(self) noexcept nogil
     cdef void _note_claim(self, uint32_t kind, uint32_t cell_class) noexcept nogil
     cdef void _say_low(self) noexcept nogil
     cdef void harvest_some(self) noexcept nogil

@@ -462,6 +462,11 @@ cdef class PageAllocator:
         """Pages that may be claimed here before somebody has to evict; negative when others use the reserve, or the limit was lowered."""
         return <int64_t>self.limit_pages - <int64_t>self.reserve_pages - <int64_t>self.used_pages
 
+    cdef uint64_t excess_pages(self) noexcept nogil:
+        """Pages in use above the limit and what may be taken beyond it: it was lowered."""
+        cdef uint64_t allowed = self.limit_pages + BEYOND_PAGES
+        return self.used_pages - allowed if self.used_pages > allowed else 0
+
     cdef void _note_claim(self, uint32_t kind, uint32_t cell_class) noexcept nogil:
         """Say when few pages are left, if it is pages that are wanted.
 

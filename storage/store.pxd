@@ -25,6 +25,8 @@ cdef class Store:
     cdef tuple lookup_protection       # milliseconds, share of the blocks
     cdef tuple watermarks              # of the limit: low and high mark of free pages
     cdef object on_low
+    cdef bint expires_actively
+    cdef bint is_paused
     cdef object manual_clock_ms
     cdef readonly uint64_t maxmemory
     cdef public object on_release

@@ -83,6 +83,7 @@ cdef class Store:
         self.frequency = (10, 1)
         self.lookup_protection = (5000, 0.1)
         self.pairs_leave_together = True
+        self.expires_actively = True
         self.desk = LeaseDesk(cluster)
         self.watermarks = (0.0, 0.0)
         self.staging = StagingArea(cluster.first.engine)
@@ -97,6 +98,7 @@ cdef class Store:
             return
         node.engine.database_count = self.databases
         node.engine.removals = self.removals
+        node.engine.keeps_expired = self.is_paused
         node.policy.choose(self.policy_name)
         node.engine.frequency_log_factor, node.engine.frequency_decay_minutes = self.frequency
         self._protect(node)
@@ -161,6 +163,17 @@ cdef class Store:
         for node in self.cluster.nodes:
             self._settle(node)
 
+    def is_over_limit(self) -> bool:
+        """Whether the limit leaves room for nothing at all, or is far below what is used while nothing may be evicted."""
+        cdef uint64_t excess = 0, limit = 0
+        cdef Node node
+        if self.maxmemory == 0:
+            return False
+        for node in self._nodes():
+            excess += node.engine.allocator.excess_pages()
+            limit += node.engine.allocator.limit_pages
+        return limit == 0 or (self.policy_name == "noeviction" and excess > 0)
+
     def set_shares(self, *, double inflight, double pinned) -> None:
         """Shares of the limit (0 to 1) that unfinished and unread values may hold."""
         self.shares = (inflight, pinned)
@@ -186,7 +199,7 @@ cdef class Store:
     def _evict_ahead_on(self, Node node, double budget_ms) -> bool:
         cdef timespec begin, moment
         clock_gettime(CLOCK_MONOTONIC, &begin)
-        while not node.is_lost() and node.headroom.step():
+        while not self.is_paused and not node.is_lost() and node.headroom.step():
             clock_gettime(CLOCK_MONOTONIC, &moment)
             if (moment.tv_sec - begin.tv_sec) * 1e3 + (moment.tv_nsec - begin.tv_nsec) / 1e6 >= budget_ms:
                 return True
@@ -265,6 +278,17 @@ cdef class Store:
             node.engine.reclaimer.collect(True)
             count += node.engine.allocator.release_spares()
         return count
+
+    def set_active_expiry(self, bint is_on) -> None:
+        """Whether ``maintain`` looks for keys that have expired; otherwise they stay until somebody asks for them."""
+        self.expires_actively = is_on
+
+    def set_paused(self, bint is_paused) -> None:
+        """Whether clients were promised that nothing changes: then nothing expires by itself or by being read, nor is evicted ahead of need."""
+        cdef Node node
+        self.is_paused = is_paused
+        for node in self._nodes():
+            node.engine.keeps_expired = is_paused
 
     def set_policy(self, str name) -> None:
         """Switch the eviction policy; KeyError for an unknown name."""
@@ -779,9 +803,11 @@ cdef class Store:
             policy.idle_looks += 1
             passed = passed or policy.idle_looks % IDLE_LOOKS != 0
         while not node.is_lost():
-            shrinking = node.headroom.step()
+            shrinking = not self.is_paused and node.headroom.step()
             many = False
-            if policy.sweep_left or (not passed and (total_expires > 0 or several)):
+            if policy.sweep_left or (
+                self.expires_actively and not self.is_paused and not passed and (total_expires > 0 or several)
+            ):
                 removed = policy.sweep(MAINTAIN_ENTRIES, policy.sweep_left > 0, &examined)
                 # Redis's rule: where more than a tenth of what was looked at had expired, look on for longer.
                 many = removed * 10 > examined

@@ -259,6 +259,10 @@ class ModelStore:
             node=0,
         )
 
+    def is_over_limit(self) -> bool:
+        """Its limits only bound what is added."""
+        return False
+
     def lost_node_of(self, database: int, keys: Sequence[bytes]) -> str | None:
         """It has no memory nodes to lose."""
         return None

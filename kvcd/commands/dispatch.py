@@ -6,7 +6,7 @@ import time
 from typing import cast
 
 from kvcd.client_modes import Tracking, is_subscriber, set_reason
-from kvcd.commands.arguments import BUSY, UNREACHABLE, CommandError, shown, value_bytes, wrong_arity
+from kvcd.commands.arguments import BUSY, OUT_OF_MEMORY, UNREACHABLE, CommandError, shown, value_bytes, wrong_arity
 from kvcd.commands.protected import refuse_protected
 from kvcd.commands.registry import HANDLERS
 from kvcd.context import MAX_KEY_BYTES, ClientState, ServerState, SlowReason
@@ -52,6 +52,8 @@ async def dispatch(client: ClientState, server: ServerState, args: list[bytes]) 
     client.last_command = spec.name
     try:
         _admit(client, server, spec, args)
+        if _needs_memory(client, spec) and server.store.is_over_limit():
+            raise CommandError(OUT_OF_MEMORY.text)
         if server.persistence.refuses_writes and ("write" in spec.flags or spec.name == "ping"):
             raise CommandError(MISCONF)
         _refuse_lost_keys(client, server, spec, args)
@@ -144,6 +146,15 @@ def _refused(client: ClientState, server: ServerState, name: str, text: str) -> 
     if transaction is not None:
         transaction.is_spoiled = True
     return Error(text)
+
+
+def _needs_memory(client: ClientState, spec: CommandSpec) -> bool:
+    """Whether the command takes memory: it stores something, runs what does, or is kept for EXEC."""
+    if client.modes is None or client.modes.transaction is None:
+        return "denyoom" in spec.flags
+    if spec.name == "exec":
+        return any("denyoom" in queued.flags for queued, _ in client.modes.transaction.queue)
+    return spec.name not in ("discard", "quit", "reset")
 
 
 def _uses_keys(client: ClientState, spec: CommandSpec, *flags: str) -> bool:

@@ -247,3 +247,56 @@ def test_a_lowered_limit_evicts_at_once(both: dict[str, ServerProcess], wires: d
         for number in range(800):
             assert wire.call("SET", f"free{number}", V) == b"OK"
         assert wire.call("EXISTS", *(f"free{number}" for number in range(800))) == 800
+
+
+def refusal(wires: dict[str, Wire], *words: bytes | str | int) -> str:
+    """Run a command on both, which refuse it in the same words; return these."""
+    refused = same(wires, *words)
+    assert isinstance(refused, ReplyError), words
+    return str(refused)
+
+
+@pytest.mark.parametrize("policy", ["noeviction", "volatile-lru", "allkeys-lru"])
+def test_with_a_limit_that_leaves_room_for_nothing_every_write_is_refused_and_reads_are_not(wires: dict[str, Wire], policy: str) -> None:
+    """In a transaction a command is refused when it is queued, and a queue that holds writes when it is to run."""
+    begin(wires, policy)
+    same(wires, "SET", "a", "1")
+    same(wires, "CONFIG", "SET", "maxmemory", 1)
+    for words in (("SET", "b", "1"), ("MSET", "b", "1", "c", "2"), ("APPEND", "a", "1"), ("INCR", "n"), ("SETBIT", "bits", 1, 1)):
+        assert refusal(wires, *words) == OOM
+    if policy != "allkeys-lru":  # which evicts it, now or in a moment
+        assert same(wires, "GET", "a") == b"1"
+    same(wires, "MULTI")
+    assert refusal(wires, "GET", "a") == OOM
+    assert refusal(wires, "EXEC").startswith("EXECABORT")
+    same(wires, "MULTI")
+    same(wires, "DISCARD")
+    same(wires, "CONFIG", "SET", "maxmemory", LIMIT_BYTES)
+    same(wires, "MULTI")
+    same(wires, "SET", "b", "1")
+    same(wires, "MGET", "b", "c")
+    assert same(wires, "EXEC") == [b"OK", [b"1", None]]
+
+
+def test_a_limit_below_what_is_used_refuses_what_is_queued_already(both: dict[str, ServerProcess], wires: dict[str, Wire]) -> None:
+    """Without eviction; a queue that only reads runs."""
+    begin(wires, "noeviction")
+    for number in range(400):
+        same(wires, "SET", f"key{number}", V)
+    with both["kvcd"].connect() as ours, both["redis"].connect() as theirs:
+        queues = {"kvcd": ours, "redis": theirs}
+        same(queues, "MULTI")
+        same(queues, "SET", "another", "1")
+        same(wires, "CONFIG", "SET", "maxmemory", 3_000_000)
+        assert refusal(wires, "SET", "another", "1") == OOM
+        assert refusal(queues, "EXEC") == f"EXECABORT Transaction discarded because of: {OOM}"
+        same(wires, "CONFIG", "SET", "maxmemory", LIMIT_BYTES)
+        same(queues, "MULTI")
+        same(queues, "GET", "key1")
+        same(wires, "CONFIG", "SET", "maxmemory", 3_000_000)
+        assert same(queues, "EXEC") == [V]
+        same(wires, "FLUSHALL")
+        end_s = time.monotonic() + DEADLINE_S
+        while wires["kvcd"].call("SET", "another", "1") != b"OK":
+            assert time.monotonic() < end_s, "what was flushed never made room"
+            time.sleep(0.01)
