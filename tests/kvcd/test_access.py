@@ -375,7 +375,12 @@ def test_loading_users_closes_their_clients(servers: Servers, redis_server: Serv
         with start(aclfile=str(path)) as server, server.connect() as wire, server.connect() as asking, server.connect() as other:
             asking.call("AUTH", "alice", "pw")
             other.call("AUTH", "alice", "pw")
-            found = [asking.call("ACL", "LOAD"), asking.rest(), other.rest(), *(wire.call(*words) for words in (("ACL", "LOAD"), ("PING",)))]
+            found = [
+                asking.call("ACL", "LOAD"),
+                asking.rest(),
+                other.rest(),
+                *(wire.call(*words) for words in (("ACL", "LOAD"), ("PING",))),
+            ]
         answers.append(found)
     assert answers[0] == answers[1]
 
