@@ -354,7 +354,10 @@ class Persistence:
         try:
             if not os.access(folder, os.W_OK | os.X_OK):
                 return f"{folder} cannot be written to"
-            os.statvfs(folder)
+            if os.path.isdir(self.path):
+                return f"{self.path} is a folder"
+            if os.statvfs(folder).f_bavail == 0:
+                return f"{folder}: no space left on its device"
         except OSError as error:
             return f"{folder}: {error.strerror}"
         return None

@@ -139,7 +139,7 @@ class Server:
         if (self.persistence.has_rules if save is None else save) and not force:
             reason = self.persistence.why_not() if self.persistence.can_save else None
             if reason is not None:
-                self.log.warning("no end: the snapshot could not be saved", reason=reason)
+                self.log.warning("Error trying to save the DB, can't exit", reason=reason)
                 return False
         if self.service.channel.is_alone:
             self._save_at_end = save
@@ -255,6 +255,9 @@ class Server:
             self._hub.slow_reasons |= reason
         else:
             self._hub.slow_reasons &= ~reason
+        if reason == SlowReason.PAUSED:
+            # As in Redis: while writes are paused the keys stay as they are.
+            self._store.keep_keys(holds)
 
     def _apply_limits(self) -> None:
         """Take over the directives that bound memory and clients."""
@@ -359,7 +362,9 @@ class Server:
     def _evict(self) -> None:
         if self._pool is None and self._remote is None:
             return
-        if self._remote is None:
+        if self._hub.slow_reasons & SlowReason.PAUSED:
+            self._is_evicting = False
+        elif self._remote is None:
             self._evict_slice()
         else:
             waiting.run(self._evict_slice)
@@ -396,7 +401,7 @@ class Server:
         """Whether the end would lose nothing that is to be saved; otherwise the log says why, and the service goes on as Redis does."""
         reason = self.persistence.why_not() if self._save_at_end is None and self.persistence.has_rules else None
         if reason is not None:
-            self.log.warning('cannot stop: the snapshot could not be saved (CONFIG SET save "" gives it up)', reason=reason)
+            self.log.warning("Error trying to save the DB, can't exit", reason=reason, way_out='SHUTDOWN NOSAVE, or CONFIG SET save ""')
         return reason is None
 
     async def finish(self) -> bool:
@@ -409,7 +414,9 @@ class Server:
         if self._listeners and self.service.placement.unix_descriptor < 0:
             remove_unix_socket(self.config)
         deadline_s = time.monotonic() + self.config.number("stop-deadline-ms") / 1000
-        while any(client.is_busy() for client in self._hub.clients.values()) and time.monotonic() < deadline_s:  # noqa: ASYNC110
+        clients = self._hub.clients
+        # Whoever is blocked has nothing that runs, and what it waits for will not come.
+        while any(client.is_busy() and not client.is_blocked for client in clients.values()) and time.monotonic() < deadline_s:  # noqa: ASYNC110
             await asyncio.sleep(0.005)  # bounded by the deadline: sessions have no common event for "all sent"
         for client in list(self._hub.clients.values()):
             client.kill()

@@ -110,6 +110,7 @@ cdef class Engine:
     cdef uint32_t expired_count
     cdef Batch expiry_batch
     cdef bint is_expiring
+    cdef public bint keeps_expired    # what has expired stays for now: nobody finds it, and nothing takes it away
     cdef uint64_t clock              # doorbells so far
     cdef uint64_t zero
     cdef void run(self, Batch batch) noexcept nogil

@@ -257,7 +257,10 @@ cdef class Engine:
         self.reclaimer.end_round(round.phase)
         self.reclaimer.collect(False)
         if self.expired_count and not self.is_expiring:
-            self._remove_expired()
+            if self.keeps_expired:
+                self.expired_count = 0
+            else:
+                self._remove_expired()
 
     cdef void _read_along(self, Batch batch, NodeRound *round) noexcept nogil:
         """With the first doorbell of a batch: the databases' epochs, and the change counters when they can prove something.

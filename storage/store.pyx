@@ -592,6 +592,11 @@ cdef class Store:
         for node in self._nodes():
             self._protect(node)
 
+    def keep_keys(self, bint keeps) -> None:
+        """While True neither expiry nor background work takes keys away; what has expired is not found all the same."""
+        for node in self._nodes():
+            (<Engine>(<Node>node).engine).keeps_expired = keeps
+
     def set_pairs(self, *, bint leave_together) -> None:
         """Whether two keys that belong together are evicted together (storage.pairs)."""
         self.pairs_leave_together = leave_together
@@ -775,6 +780,8 @@ cdef class Store:
                 if engine.allocator.spare_pages() < 0:
                     engine.allocator.release_spares()  # somebody may be waiting for them
             engine.look_at_epochs()
+        if engine.keeps_expired:
+            return sweeping
         if sparing and total_expires <= 0:
             policy.idle_looks += 1
             passed = passed or policy.idle_looks % IDLE_LOOKS != 0
