@@ -354,6 +354,29 @@ def test_with_a_folder_in_the_snapshots_place_it_does_not_stop(servers: Servers,
         assert server.wait() == 0
 
 
+@pytest.mark.parametrize(
+    ("words", "save", "is_saved"),
+    [("default", "", False), ("save", "", True), ("nosave now", "3600 1", False), ("default", "3600 1", True)],
+)
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_signal_ends_as_its_directive_says(
+    servers: Servers, folder: Path, words: str, save: str, is_saved: bool, workers: str
+) -> None:
+    with servers.kvcd(dir=str(folder), save=save, workers=workers) as server:
+        assert server.call("CONFIG", "SET", "shutdown-on-sigterm", words) == b"OK"
+        server.call("SET", "a", "1")
+        assert server.stop() == 0
+    assert (folder / "dump.rdb").exists() == is_saved
+
+
+def test_a_signal_that_forces_ends_what_cannot_be_saved(servers: Servers, folder: Path) -> None:
+    with servers.kvcd(dir=str(folder), save="3600 1", shutdown_on_sigterm="force") as server:
+        (folder / "dump.rdb").mkdir()
+        server.call("SET", "a", "1")
+        server.process.send_signal(signal.SIGTERM)
+        assert server.wait() == 1
+
+
 DAMAGE: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "truncated": (lambda data: data[:-20], "truncated"),
     "empty": (lambda data: b"", "truncated"),
