@@ -63,7 +63,7 @@ def _row(directive: Directive) -> str:
 
 
 def _values(directive: Directive) -> str:
-    if directive.kind is Kind.CHOICE:
+    if directive.kind in (Kind.CHOICE, Kind.CHOICES):
         return ", ".join(f"`{choice}`" for choice in directive.choices)
     kind = str(directive.kind.value).replace("|", " or ")
     if directive.kind in (Kind.INTEGER, Kind.PERCENT, Kind.INTEGER_OR_AUTO):

@@ -38,6 +38,7 @@ class Kind(enum.Enum):
     INTEGER_OR_AUTO = "number or auto"  # int, or the word
     YES_NO = "yes|no"  # bool
     CHOICE = "choice"  # str, one of choices
+    CHOICES = "choice ..."  # tuple[str, ...], in the order of choices, of which the first stands for none of the others
     TEXT = "text"  # str
     FILE_NAME = "file name"  # str, without a folder
     LIST = "list"  # tuple[str, ...], any number of arguments
@@ -110,7 +111,7 @@ class Directive:
     @property
     def takes_many(self) -> bool:
         """Whether a line may give more than one argument."""
-        return self.kind in (Kind.LIST, Kind.PERCENTILES, Kind.SAVE_POINTS, Kind.OUTPUT_LIMITS)
+        return self.kind in (Kind.LIST, Kind.CHOICES, Kind.PERCENTILES, Kind.SAVE_POINTS, Kind.OUTPUT_LIMITS)
 
     def read(self, arguments: Sequence[str], *, previous: Value | None = None) -> Value:
         """Return the value that ``arguments`` mean, on top of ``previous`` where a line changes only a part.
@@ -232,6 +233,15 @@ def _read_choice(directive: Directive, arguments: Sequence[str], previous: Value
     return text
 
 
+def _read_choices(directive: Directive, arguments: Sequence[str], previous: Value | None) -> Value:
+    given = {argument.lower() for argument in arguments}
+    if not given or not given.issubset(directive.choices):
+        raise ConfigError(f"argument(s) must be one of the following: {', '.join(directive.choices)}")
+    if {"save", "nosave"} <= given:
+        raise ConfigError("shutdown options SAVE and NOSAVE can't be used simultaneously")
+    return tuple(choice for choice in directive.choices[1:] if choice in given) or directive.choices[:1]
+
+
 def _read_text(directive: Directive, arguments: Sequence[str], previous: Value | None) -> Value:
     return arguments[0]
 
@@ -309,6 +319,7 @@ _READERS = {
     Kind.INTEGER_OR_AUTO: _read_integer_or_auto,
     Kind.YES_NO: _read_yes_no,
     Kind.CHOICE: _read_choice,
+    Kind.CHOICES: _read_choices,
     Kind.TEXT: _read_text,
     Kind.FILE_NAME: _read_file_name,
     Kind.LIST: _read_list,

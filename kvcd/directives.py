@@ -22,6 +22,8 @@ EVICTION_POLICIES = (
     "noeviction",
 )
 
+ENDINGS = ("default", "save", "nosave", "now", "force")
+
 # fmt: off
 OWN = (
     Directive("pool", Kind.TEXT, "shm:",
@@ -156,6 +158,10 @@ HONOURED = (
     Directive("save", Kind.SAVE_POINTS, "",
               "save a snapshot when so many seconds have passed with so many changes, and at the end (redis-server's default is "
               "3600 1 300 100 60 10000); empty: only when asked to", SNAPSHOTS),
+    Directive("shutdown-on-sigint", Kind.CHOICES, "default",
+              "SHUTDOWN's words for SIGINT: save, nosave, force (end although the snapshot cannot be saved), now; default: as `save` says",
+              SNAPSHOTS, choices=ENDINGS),
+    Directive("shutdown-on-sigterm", Kind.CHOICES, "default", "the same for SIGTERM", SNAPSHOTS, choices=ENDINGS),
     Directive("dbfilename", Kind.FILE_NAME, "dump.rdb", "file of the snapshot; a new pool begins with it", SNAPSHOTS, protected=True),
     Directive("dir", Kind.TEXT, "", "folder of that file; empty: the working directory", SNAPSHOTS, protected=True),
     Directive("rdbchecksum", Kind.YES_NO, "yes", "end a snapshot with a checksum of all of it", SNAPSHOTS, mutable=False),

@@ -27,8 +27,6 @@ _ROWS: dict[str, str] = {
         rdb-save-incremental-fsync y yes
         rdbcompression y yes
         sanitize-dump-payload c no no,yes,clients
-        shutdown-on-sigint c default default,save,nosave,now,force
-        shutdown-on-sigterm c default default,save,nosave,now,force
     """,
     "kvcd does not replicate": """
         masterauth t

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -23,6 +24,7 @@ from storage.loading_mark import Loading, loading_mark, set_loading_mark
 from storage.opening import OpenedPool
 from storage.store import Store
 
+ENDING_SIGNALS = {signal.SIGTERM: "shutdown-on-sigterm", signal.SIGINT: "shutdown-on-sigint"}  # and the directives for them
 RETRY_DELAY_S = 5  # as Redis: how soon a rule tries again after a save that failed
 RULES_INTERVAL_S = 1.0  # between two looks at the save rules
 LOADING_REPORT_S = 1.0
@@ -354,7 +356,10 @@ class Persistence:
         try:
             if not os.access(folder, os.W_OK | os.X_OK):
                 return f"{folder} cannot be written to"
-            os.statvfs(folder)
+            if os.path.isdir(self.path):
+                return f"{self.path} is a folder"
+            if os.statvfs(folder).f_bavail == 0:
+                return f"{folder}: no space left on its device"
         except OSError as error:
             return f"{folder}: {error.strerror}"
         return None
@@ -390,6 +395,11 @@ class Persistence:
             await asyncio.wait((saving,), timeout=STOP_DEADLINE_S)
 
 
+def wanted_save(words: tuple[str, ...]) -> bool | None:
+    """Whether `shutdown-on-sigterm` and its like ask for a snapshot at the end; None: as the save rules say."""
+    return True if "save" in words else False if "nosave" in words else None
+
+
 def _check_folder(value: Value) -> None:
     """CONFIG SET dir: refused where redis-server could not change to it, in its words."""
     try:
@@ -417,4 +427,4 @@ def _finish_flush(store: Store) -> None:
     raise AssertionError("a store on shared memory suspended")
 
 
-__all__ = ["FAILED", "MISCONF", "Persistence", "SaveRefused", "SaveState", "SnapshotError"]
+__all__ = ["ENDING_SIGNALS", "FAILED", "MISCONF", "Persistence", "SaveRefused", "SaveState", "SnapshotError"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 import socket
 import sys
 import time
@@ -26,7 +25,7 @@ from kvcd.directive import ConfigError
 from kvcd.fastlane import FastLane
 from kvcd.listeners import Use, possible_clients, raise_descriptor_limit, remove_unix_socket, serve_unix, service_sockets, unix_listener
 from kvcd.modes import ServerModes
-from kvcd.persistence import Persistence
+from kvcd.persistence import ENDING_SIGNALS, Persistence, wanted_save
 from kvcd.service import SAVE_AT_END, Service
 from kvcd.session import Hub, Session
 from kvcd.slow_watch import SlowWatch
@@ -81,6 +80,7 @@ class Server:
         self._operations_per_second = 0
         self._stopping = asyncio.Event()
         self._save_at_end: bool | None = None  # None: as the save rules say
+        self._is_forced = False  # it ends although that save would fail
 
     # ------------------------------------------------------------ what handlers ask
 
@@ -139,10 +139,10 @@ class Server:
         if (self.persistence.has_rules if save is None else save) and not force:
             reason = self.persistence.why_not() if self.persistence.can_save else None
             if reason is not None:
-                self.log.warning("no end: the snapshot could not be saved", reason=reason)
+                self.log.warning("Error trying to save the DB, can't exit", reason=reason)
                 return False
         if self.service.channel.is_alone:
-            self._save_at_end = save
+            self._save_at_end, self._is_forced = save, force
             self._stopping.set()
         else:
             self.service.ask_to_stop(save=save)
@@ -319,6 +319,12 @@ class Server:
         """Let ``serve`` end."""
         self._stopping.set()
 
+    def stop_by_signal(self, directive: str) -> None:
+        """Let ``serve`` end in the way that a directive says."""
+        words = self.config.strings(directive)
+        self._save_at_end, self._is_forced = wanted_save(words), "force" in words
+        self.stop_soon()
+
     async def serve_on(self) -> None:
         """The end was asked for and cannot be yet."""
         self._stopping.clear()
@@ -400,9 +406,9 @@ class Server:
 
     def may_stop(self) -> bool:
         """Whether the end would lose nothing that is to be saved; otherwise the log says why, and the service goes on as Redis does."""
-        reason = self.persistence.why_not() if self._save_at_end is None and self.persistence.has_rules else None
+        reason = self.persistence.why_not() if self.saves_at_end() and not self._is_forced else None
         if reason is not None:
-            self.log.warning('cannot stop: the snapshot could not be saved (CONFIG SET save "" gives it up)', reason=reason)
+            self.log.warning("Error trying to save the DB, can't exit", reason=reason, way_out='SHUTDOWN NOSAVE, or CONFIG SET save ""')
         return reason is None
 
     async def finish(self) -> bool:
@@ -415,7 +421,9 @@ class Server:
         if self._listeners and self.service.placement.unix_descriptor < 0:
             remove_unix_socket(self.config)
         deadline_s = time.monotonic() + self.config.number("stop-deadline-ms") / 1000
-        while any(client.is_busy() for client in self._hub.clients.values()) and time.monotonic() < deadline_s:  # noqa: ASYNC110
+        clients = self._hub.clients
+        # Whoever is blocked has nothing that runs, and what it waits for will not come.
+        while any(client.is_busy() and not client.is_blocked for client in clients.values()) and time.monotonic() < deadline_s:  # noqa: ASYNC110
             await asyncio.sleep(0.005)  # bounded by the deadline: sessions have no common event for "all sent"
         for client in list(self._hub.clients.values()):
             client.kill()
@@ -466,8 +474,11 @@ async def serve(
     loop = asyncio.get_running_loop()
 
     def heed_signals() -> None:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, server.stop_soon)
+        for number, directive in ENDING_SIGNALS.items():
+            if service.channel.is_alone:
+                loop.add_signal_handler(number, server.stop_by_signal, directive)
+            else:
+                loop.add_signal_handler(number, server.stop_soon)  # the supervisor has said who saves
 
     try:
         if service.placement.workers == 1:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import signal
 import socket
 import sys
 from typing import Any
@@ -20,6 +19,7 @@ from kvcd.config import Config, available_memory_bytes
 from kvcd.daemon import tell_supervisor
 from kvcd.directive import ConfigError
 from kvcd.listeners import held_sockets, remove_unix_socket, unix_listener
+from kvcd.persistence import ENDING_SIGNALS, wanted_save
 from kvcd.place_keeper import PlaceKeeper, StartFailure
 from kvcd.placement import Placement
 from kvcd.portable import restored
@@ -78,8 +78,8 @@ class Supervisor:
     async def run(self) -> StartFailure | None:
         """Keep workers until the end is asked for; why they could not even start, if so. Raises ConfigError or PoolError."""
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stop.set)
+        for number, directive in ENDING_SIGNALS.items():
+            loop.add_signal_handler(number, self._stop_by_signal, directive)
         async with contextlib.AsyncExitStack() as opened:
             opened.callback(self._close)
             self._open()
@@ -102,6 +102,10 @@ class Supervisor:
                 await asyncio.gather(*keeping)
                 await self._switchboard.close()
         return self._failure
+
+    def _stop_by_signal(self, directive: str) -> None:
+        self._save = wanted_save(self._config.strings(directive))
+        self._stop.set()
 
     def _open(self) -> None:
         """Take the sockets and the memory that workers come and go on."""

@@ -40,6 +40,26 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> Iterator[redis.Redis]:
         process.stdout.read()
 
 
+ENDINGS = ("nosave force", "default save", "FORCE nosave", "", "save nosave", "bad", "NOW", "default", "now now save", "default nosave x")
+
+
+@pytest.mark.parametrize("text", ENDINGS)
+def test_how_a_signal_ends_is_said_as_in_redis(real: redis.Redis, text: str) -> None:
+    """Several words, shown in one order, and not two that contradict each other."""
+    config, refused, said = load(), "", ""
+    try:
+        config.set_many({"shutdown-on-sigterm": text})
+    except ConfigError as error:
+        refused = str(error)
+    try:
+        real.execute_command("CONFIG", "SET", "shutdown-on-sigterm", "default")
+        real.execute_command("CONFIG", "SET", "shutdown-on-sigterm", text)
+    except redis.ResponseError as error:
+        said = str(error)
+    assert refused == said.replace("ERR ", "")
+    assert config.text("shutdown-on-sigterm") == real.config_get("shutdown-on-sigterm")["shutdown-on-sigterm"]
+
+
 # Sources and their order
 
 

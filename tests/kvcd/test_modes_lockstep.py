@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -727,6 +728,35 @@ def test_a_paused_client_waits(lockstep: Lockstep) -> None:
     lockstep.step("C", "GET", "a", but=("A",))
     lockstep.step("C", "CLIENT", "UNPAUSE", but=("A",))
     lockstep.wait_for("A", b"*1\r\n+OK\r\n")
+
+
+def test_nothing_expires_while_writes_are_paused(lockstep: Lockstep) -> None:
+    """What has expired is not found, and goes when the pause has ended."""
+    lockstep.step("A", "CONFIG", "RESETSTAT")
+    lockstep.step("A", "MULTI")
+    for key in ("a", "b"):
+        lockstep.step("A", "SET", key, "1", "PX", "10")
+    lockstep.step("A", "CLIENT", "PAUSE", "100000", "WRITE")
+    lockstep.step("A", "EXEC")
+    threading.Event().wait(0.5)  # some turns of background work, which are to leave the keys alone
+    for words in (("GET", "a"), ("TTL", "a"), ("EXISTS", "a", "b"), ("MGET", "a", "b"), ("STRLEN", "b"), ("DBSIZE",)):
+        lockstep.step("B", *words)
+    assert _expired_counts(lockstep) == [0, 0]
+    lockstep.step("A", "CLIENT", "UNPAUSE")
+    lockstep.step("B", "EXISTS", "a", "b")
+    assert _expired_counts(lockstep) == [2, 2]
+
+
+def _expired_counts(lockstep: Lockstep) -> list[int]:
+    """Return `expired_keys` of both servers."""
+    counts = []
+    for peer in lockstep.peers["C"]:
+        peer.send("INFO", "stats")
+        text = peer.read_until(b"\r\nevicted_keys:")
+        counts.append(int(text.split(b"expired_keys:")[1].split(b"\r\n")[0]))
+        peer.send("PING", "the end")
+        peer.read_until(b"the end\r\n")
+    return counts
 
 
 def test_a_blocked_client_is_unblocked(lockstep: Lockstep) -> None:

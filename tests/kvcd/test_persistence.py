@@ -25,7 +25,7 @@ from kvcd.save_lock import take_save_lock
 from protocol.rdb_decoder import RdbDecoder, RdbEntry
 from tests.programs import require_program
 from tests.servers import ROOT, ServerProcess, Servers
-from tests.wire import ReplyError
+from tests.wire import ReplyError, encode
 
 DEADLINE_S = 30.0
 
@@ -330,11 +330,51 @@ def test_without_a_folder_to_save_to_it_does_not_stop(servers: Servers, folder: 
         server.call("SET", "a", "1")
         place.rmdir()
         server.process.send_signal(signal.SIGTERM)
-        until(lambda: "cannot stop" in server.log, "the log says why it goes on")
+        until(lambda: "can't exit" in server.log, "the log says why it goes on")
         assert server.call("GET", "a") == b"1"
         place.mkdir()
         assert server.stop() == 0
     assert in_file(place / "dump.rdb") == {b"a": b"1"}
+
+
+def test_with_a_folder_in_the_snapshots_place_it_does_not_stop(servers: Servers, folder: Path) -> None:
+    """Neither by a signal nor by SHUTDOWN, unless that is told not to save."""
+    server = servers.kvcd(dir=str(folder), save="3600 1")
+    with started(server):
+        (folder / "dump.rdb").mkdir()
+        server.call("SET", "a", "1")
+        for words in (("SHUTDOWN",), ("SHUTDOWN", "NOW")):
+            assert server.call(*words) == ReplyError("ERR Errors trying to SHUTDOWN. Check logs.")
+        server.process.send_signal(signal.SIGINT)
+        until(lambda: "Error trying to save the DB, can't exit" in server.log, "the log says why it goes on, in Redis's words")
+        assert server.call("GET", "a") == b"1"
+        with server.connect() as wire:
+            wire.send(encode("SHUTDOWN", "NOSAVE"))
+            assert wire.rest() == b""
+        assert server.wait() == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "save", "is_saved"),
+    [("default", "", False), ("save", "", True), ("nosave now", "3600 1", False), ("default", "3600 1", True)],
+)
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_signal_ends_as_its_directive_says(
+    servers: Servers, folder: Path, words: str, save: str, is_saved: bool, workers: str
+) -> None:
+    with servers.kvcd(dir=str(folder), save=save, workers=workers) as server:
+        assert server.call("CONFIG", "SET", "shutdown-on-sigterm", words) == b"OK"
+        server.call("SET", "a", "1")
+        assert server.stop() == 0
+    assert (folder / "dump.rdb").exists() == is_saved
+
+
+def test_a_signal_that_forces_ends_what_cannot_be_saved(servers: Servers, folder: Path) -> None:
+    with servers.kvcd(dir=str(folder), save="3600 1", shutdown_on_sigterm="force") as server:
+        (folder / "dump.rdb").mkdir()
+        server.call("SET", "a", "1")
+        server.process.send_signal(signal.SIGTERM)
+        assert server.wait() == 1
 
 
 DAMAGE: dict[str, tuple[Callable[[bytes], bytes], str]] = {

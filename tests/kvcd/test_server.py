@@ -94,6 +94,18 @@ def test_idle_clients_do_not_hold_up_the_end(servers: Servers) -> None:
         assert idle.rest() == b""
 
 
+@pytest.mark.parametrize("words", [("WAIT", 1, 0), ("SET", "a", 1)])
+def test_clients_that_are_held_back_do_not_hold_up_the_end(servers: Servers, words: tuple[object, ...]) -> None:
+    """Nothing runs for who waits for replicas, or for the end of a pause."""
+    with servers.kvcd(stop_deadline_ms=60_000) as server, server.connect() as held:
+        assert server.call("CLIENT", "PAUSE", 100_000, "WRITE") == b"OK"
+        held.send(encode(*words))
+        while server.info()["blocked_clients"] != "1":
+            assert server.is_running()
+        assert server.stop(deadline_s=10) == 0
+        assert held.rest() == b""
+
+
 def test_a_taken_port_is_named(servers: Servers, kvcd_server: ServerProcess) -> None:
     """And the status is an error's."""
     server = servers.launch_kvcd("--port", str(kvcd_server.port), "--pool-size", "64mb")
