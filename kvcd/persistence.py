@@ -87,6 +87,8 @@ class Persistence:
         self._saver: asyncio.subprocess.Process | None = None
         self._looked_at_rules_s = 0.0
         self._flushes = 0
+        self._saves_flush = False  # the save in progress is there because of FLUSHALL
+        self._save_again = False  # when it has ended
         self._changes_when_begun = 0  # the save of another worker that is in progress
         self.on_own_change: Callable[[], object] = lambda: None  # to be told to other workers
         self.on_change: Callable[[SaveState], object] = lambda _state: None  # a save began or ended, or `apply` was called
@@ -131,6 +133,13 @@ class Persistence:
     def note_flush(self) -> None:
         """A database was emptied: that counts as a change."""
         self._flushes += 1
+
+    def save_flushed(self) -> None:
+        """All keys were flushed: where rules keep a snapshot it loses them too, as in Redis, or they would be back after a crash."""
+        self.note_flush()
+        self._save_again = self._saving is not None  # that one may hold keys of before
+        if not self._save_again:
+            self._save_empty()
 
     @property
     def can_save(self) -> bool:
@@ -230,12 +239,17 @@ class Persistence:
 
     async def save(self) -> bool:
         """Save now and wait for it (SAVE); whether it went well. Raises SaveRefused when it was not begun."""
+        while self._saving is not None and self._saves_flush:
+            await asyncio.shield(self._saving)  # nobody has asked for that one, and so nobody is refused for it
         done = self._start("SAVE")
         return await asyncio.shield(done) if done is not None else False
 
     def save_in_background(self, why: str = "BGSAVE") -> None:
         """Begin to save (BGSAVE). Raises SaveRefused."""
-        self._start(why)
+        if self._saving is not None and self._saves_flush:
+            self._save_again = True
+        else:
+            self._start(why)
 
     def _start(self, why: str) -> asyncio.Task[bool] | None:
         """The save as a task; None when it failed at once, as the state says then."""
@@ -271,8 +285,16 @@ class Persistence:
             if failed is None:
                 self._state.changes_at_save = changes
             self._ended(begun_s, failed=failed)
-            self._saving = None
+            self._saving, self._saves_flush = None, False
+        if self._save_again:
+            self._save_again = False
+            self._save_empty()
         return failed is None
+
+    def _save_empty(self) -> None:
+        if self.has_rules:
+            with contextlib.suppress(SaveRefused):  # another worker's save: the rules count the flush as a change since it began
+                self._saves_flush = self._start("FLUSHALL") is not None
 
     def _ended(self, begun_s: float, *, failed: str | None) -> None:
         state = self._state
@@ -381,6 +403,7 @@ class Persistence:
 
     async def stop(self) -> None:
         """End a save in progress; the old snapshot stays."""
+        self._save_again = False
         saving, saver = self._saving, self._saver
         if saving is None:
             return

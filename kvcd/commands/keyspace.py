@@ -231,8 +231,12 @@ async def handle_flush(client: ClientState, server: ServerState, args: list[byte
     """FLUSHDB [ASYNC | SYNC], FLUSHALL [ASYNC | SYNC]: emptying is one change of an epoch, so both words mean the same."""
     if len(args) > 2 or (len(args) == 2 and args[1].lower() not in (b"async", b"sync")):
         raise CommandError(SYNTAX_ERROR)
-    await server.store.flush(client.db if args[0].lower() == b"flushdb" else None)
-    server.persistence.note_flush()
+    if args[0].lower() == b"flushdb":
+        await server.store.flush(client.db)
+        server.persistence.note_flush()
+    else:
+        await server.store.flush(None)
+        server.persistence.save_flushed()
     return OK
 
 

@@ -322,6 +322,36 @@ def test_rules_save_by_themselves_and_at_the_end(servers: Servers, folder: Path)
     assert in_file(folder / "dump.rdb") == {b"last": b"word"}
 
 
+def test_a_flush_of_everything_is_saved_at_once_where_rules_save(servers: Servers, folder: Path) -> None:
+    """Or a crash would bring all keys back; FLUSHDB waits for the rules, and without rules the snapshot stays."""
+    with servers.kvcd(dir=str(folder), save="3600 1") as server:
+        server.call("SET", "a", "1")
+        server.call("SAVE")
+        server.call("FLUSHDB")
+        server.call("PING")
+        assert in_file(folder / "dump.rdb") == {b"a": b"1"}
+        server.call("SET", "b", "1")
+        with server.connect() as wire:  # the second one comes while the first one is being saved
+            wire.send(encode("FLUSHALL") + encode("SET", "c", "1") + encode("FLUSHALL"))
+            until(lambda: server.info()["rdb_saves"] == "3", "each flush is saved")
+        assert server.info()["rdb_changes_since_last_save"] == "0"
+        with server.connect() as wire:
+            for words in (("SAVE",), ("BGSAVE",)):
+                assert wire.call("FLUSHALL") == b"OK"
+                assert wire.call(*words) in (b"OK", b"Background saving started")
+        until(lambda: server.info()["rdb_saves"] == "7", "all four were saved")
+        server.call("SET", "d", "1")
+        server.may_be_killed = True
+        server.kill()
+    assert in_file(folder / "dump.rdb") == {}
+    with servers.kvcd(dir=str(folder)) as server:
+        server.call("SET", "a", "1")
+        server.call("SAVE")
+        server.call("FLUSHALL")
+        assert server.stop() == 0
+    assert in_file(folder / "dump.rdb") == {b"a": b"1"}
+
+
 def test_without_a_folder_to_save_to_it_does_not_stop(servers: Servers, folder: Path) -> None:
     place = folder / "place"
     place.mkdir()
