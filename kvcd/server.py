@@ -179,6 +179,7 @@ class Server:
             config.on_change(name, lambda _value: asyncio.get_running_loop().call_soon(self._refuse_writes))
         for name in ("slowlog-log-slower-than", "slowlog-max-len", "latency-monitor-threshold", "latency-tracking"):
             config.on_change(name, lambda _value: asyncio.get_running_loop().call_soon(self.slow_watch.follow_configuration))
+        config.on_change("slowlog-log-slower-than", self.slow_watch.take_threshold)
         config.on_change("maxmemory-policy", lambda value: self._store.set_policy(str(value)))
         config.on_change("maxmemory-policy", lambda _value: asyncio.get_running_loop().call_soon(self._apply_limits))
         self.service.attach(self, on_client_count=self._limit_clients)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from kvcd.config import Config
 from kvcd.context import ClientState, SlowReason
+from kvcd.directive import Value
 from kvcd.run_times import NEVER_NS, RunTimes
 from kvcd.statistics import Statistics
 
@@ -36,6 +37,11 @@ class SlowWatch:
             limits_us.append(statistics.latency.threshold_ms * 1000)
         times.slow_ns = min(min(limits_us) * 1000, NEVER_NS) if limits_us else NEVER_NS
         self._hold_back(SlowReason.SLOW_LOG, 0 <= slow_log.threshold_us < EACH_COMMAND_BELOW_US)
+
+    def take_threshold(self, value: Value) -> None:
+        """At once: the command that sets it is the first that it is meant for."""
+        assert isinstance(value, int)
+        self._statistics.slow_log.threshold_us = value
 
     def note_run(self, client: ClientState, words: list[bytes], count: int, duration_ns: int, now_ms: int) -> None:
         """A run of the fast lane took long: which of its commands did is not known, so the first, in ``words``, stands for all."""

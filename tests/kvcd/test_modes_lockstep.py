@@ -730,6 +730,15 @@ def test_a_paused_client_waits(lockstep: Lockstep) -> None:
     lockstep.wait_for("A", b"*1\r\n+OK\r\n")
 
 
+def test_a_new_threshold_of_the_slow_log_is_meant_for_the_command_that_sets_it(lockstep: Lockstep) -> None:
+    """The last word of CONFIG SET is in force before it is noted itself, whichever way."""
+    lockstep.step("A", "SLOWLOG", "RESET")
+    for threshold in ("0", "-1", "0", "100000000", "0"):
+        lockstep.burst("A", ("CONFIG", "SET", "slowlog-log-slower-than", threshold), end=b"+OK\r\n")
+    lockstep.burst("A", ("SLOWLOG", "LEN"), end=b"\r\n")
+    lockstep.burst("A", ("CONFIG", "SET", "slowlog-log-slower-than", "10000"), end=b"+OK\r\n")
+
+
 def test_nothing_expires_while_writes_are_paused(lockstep: Lockstep) -> None:
     """What has expired is not found, and goes when the pause has ended."""
     lockstep.step("A", "CONFIG", "RESETSTAT")
