@@ -29,7 +29,7 @@ async def _serve_alone(config: Config) -> int:
         log.notice("Server initialized")
         log.notice(
             "Ready to accept connections",
-            port=server.port,
+            port=config.number("port"),
             pid=os.getpid(),
             pool=config.string("pool"),
             pool_bytes=server.store.memory()["pool_bytes"],

@@ -111,7 +111,6 @@ class ServerState(Protocol):
     modes: ServerModes  # what clients have switched on beyond one command at a time
     databases: int
     order: DatabaseOrder  # which place of the pool each database number means; ``ClientState.db`` is a place
-    port: int
     executable: str
     config_file: str  # empty without one
     expires_in_background: bool  # False: expired keys stay until somebody asks for them (DEBUG SET-ACTIVE-EXPIRE)

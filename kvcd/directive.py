@@ -18,6 +18,8 @@ _INTEGER = re.compile(r"0|-?[1-9][0-9]{0,18}")
 _MEMORY = re.compile(r"([0-9]*)([a-z]*)", re.IGNORECASE)
 _PERCENT = re.compile(r"([0-9]{1,18})%", re.ASCII)
 _DECIMAL = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,3})?", re.ASCII)
+_WHOLE = re.compile(r"[+-]?[0-9]{1,9}")
+SCORE_COUNT, SCORE_LIMIT = 3, 2000  # of oom-score-adj-values
 _FINE_PERCENT = re.compile(r"([0-9]{1,3})(?:\.([0-9]{1,2}))?%?")
 # Classes of keyspace events as CONFIG GET orders them. Where all of the first are on, "A" stands for them.
 _ALL_EVENTS, _NEW_KEYS, _EVENT_CHANNELS = "g$lshzxetd", "n", "KEm"
@@ -42,6 +44,7 @@ class Kind(enum.Enum):
     TEXT = "text"  # str
     FILE_NAME = "file name"  # str, without a folder
     LIST = "list"  # tuple[str, ...], any number of arguments
+    SCORES = "number number number"  # tuple[str, ...]: three of the system's scores for who goes when memory runs out
     PERCENTILES = "percentile ..."  # tuple[str, ...], each as CONFIG GET shows it
     OCTAL = "octal"  # int
     SAVE_POINTS = "seconds changes ..."  # tuple[tuple[int, int], ...]
@@ -111,7 +114,7 @@ class Directive:
     @property
     def takes_many(self) -> bool:
         """Whether a line may give more than one argument."""
-        return self.kind in (Kind.LIST, Kind.CHOICES, Kind.PERCENTILES, Kind.SAVE_POINTS, Kind.OUTPUT_LIMITS)
+        return self.kind in (Kind.LIST, Kind.CHOICES, Kind.SCORES, Kind.PERCENTILES, Kind.SAVE_POINTS, Kind.OUTPUT_LIMITS)
 
     def read(self, arguments: Sequence[str], *, previous: Value | None = None) -> Value:
         """Return the value that ``arguments`` mean, on top of ``previous`` where a line changes only a part.
@@ -256,6 +259,14 @@ def _read_list(directive: Directive, arguments: Sequence[str], previous: Value |
     return tuple(argument for argument in arguments if argument)
 
 
+def _read_scores(directive: Directive, arguments: Sequence[str], previous: Value | None) -> Value:
+    if len(arguments) != SCORE_COUNT:
+        raise ConfigError("wrong number of arguments")
+    if not all(_WHOLE.fullmatch(argument) and abs(int(argument)) <= SCORE_LIMIT for argument in arguments):
+        raise ConfigError(f"Invalid {directive.name}, elements must be between -{SCORE_LIMIT} and {SCORE_LIMIT}.")
+    return tuple(str(int(argument)) for argument in arguments)
+
+
 def _read_percentiles(directive: Directive, arguments: Sequence[str], previous: Value | None) -> Value:
     given = [argument for argument in arguments if argument]
     if not all(_DECIMAL.fullmatch(argument) for argument in given):
@@ -323,6 +334,7 @@ _READERS = {
     Kind.TEXT: _read_text,
     Kind.FILE_NAME: _read_file_name,
     Kind.LIST: _read_list,
+    Kind.SCORES: _read_scores,
     Kind.PERCENTILES: _read_percentiles,
     Kind.OCTAL: _read_octal,
     Kind.SAVE_POINTS: _read_save_points,

@@ -105,9 +105,9 @@ OWN = (
 )
 
 HONOURED = (
-    Directive("port", Kind.INTEGER, "6379", "TCP port; 0: none", NETWORK, mutable=False, maximum=65535),
+    Directive("port", Kind.INTEGER, "6379", "TCP port; 0: none", NETWORK, maximum=65535),
     Directive("bind", Kind.LIST, "127.0.0.1 -::1", "addresses to listen on; one with a leading - may be missing on the machine",
-              NETWORK, mutable=False),
+              NETWORK),
     Directive("unixsocket", Kind.TEXT, "", "path of a Unix socket to listen on as well", NETWORK, mutable=False),
     Directive("unixsocketperm", Kind.OCTAL, "0",
               "mode of that socket, such as 700; 0: as the umask has it", NETWORK, mutable=False, maximum=0o777),
@@ -115,7 +115,7 @@ HONOURED = (
     Directive("tcp-backlog", Kind.INTEGER, "511", "connections that may wait to be accepted", NETWORK, mutable=False, maximum=INT32_MAX),
     Directive("tcp-keepalive", Kind.INTEGER, "300", "seconds of silence after which TCP asks whether a client is there; 0: never",
               NETWORK, maximum=INT32_MAX),
-    Directive("tls-port", Kind.INTEGER, "0", "TLS port to listen on as well; 0: none", NETWORK, mutable=False, maximum=65535),
+    Directive("tls-port", Kind.INTEGER, "0", "TLS port to listen on as well; 0: none", NETWORK, maximum=65535),
     Directive("tls-cert-file", Kind.TEXT, "", "certificate chain of the TLS port, PEM", NETWORK),
     Directive("tls-key-file", Kind.TEXT, "", "its private key, PEM", NETWORK),
     Directive("tls-key-file-pass", Kind.TEXT, "", "what that key is encrypted with; empty: it is not", NETWORK),

@@ -6,7 +6,7 @@ from kvcd.directive import INT32_MAX, INT64_MAX, Directive, Kind, Standing
 
 _ROWS: dict[str, str] = {
     # Each row: name[=alias] kind default [minimum maximum | choices]; kinds: y yes/no, i integer, m memory, p memory or percent,
-    # c choice, t text, l list, e event classes. Before the kind: ! fixed at start, * taken but never shown,
+    # c choice, t text, l list, s scores, e event classes. Before the kind: ! fixed at start, * taken but never shown,
     # = nothing to warn of when it has its default.
     "kvcd writes no append-only file, and its snapshots as they are; keys outlive it in those or in a file pool (--pool file:PATH)": """
         appendonly =y no
@@ -136,7 +136,7 @@ _ROWS: dict[str, str] = {
         io-threads !i 1 1 128
         io-threads-do-reads !y no
         oom-score-adj c no no,yes,relative,absolute
-        oom-score-adj-values l 0,200,800
+        oom-score-adj-values s 0,200,800
         proc-title-template t {title}_{listen-addr}_{server-mode}
         server_cpulist !t
         set-proc-title !y yes
@@ -155,6 +155,7 @@ _KINDS = {
     "c": Kind.CHOICE,
     "t": Kind.TEXT,
     "l": Kind.LIST,
+    "s": Kind.SCORES,
 }
 _BOUNDS = {"max": INT64_MAX, "min": -INT32_MAX - 1}
 
@@ -166,7 +167,8 @@ def _directive(row: str, reason: str) -> Directive:
     default = rest[0] if rest else ""
     bounds = [] if kind is Kind.CHOICE else [_BOUNDS.get(bound) or int(bound) for bound in rest[1:]]
     # Text and lists are written without spaces in the rows.
-    default = {Kind.LIST: default.replace(",", " "), Kind.TEXT: default.replace("}_{", "} {")}.get(kind, default)
+    spaced = default.replace(",", " ")
+    default = {Kind.LIST: spaced, Kind.SCORES: spaced, Kind.TEXT: default.replace("}_{", "} {")}.get(kind, default)
     return Directive(
         name,
         kind,

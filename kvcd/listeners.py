@@ -45,16 +45,17 @@ def service_sockets(config: Config, use: Use = Use.ALONE, *, directive: str = "p
         return sockets
 
 
-def held_sockets(config: Config) -> list[socket.socket]:
-    """Hold the port for workers that will listen on it: bound sockets that never listen themselves.
+def held_sockets(config: Config, *, workers_listen: bool = False) -> list[socket.socket]:
+    """Hold the port for workers that will listen on it, or do so already: bound sockets that never listen themselves.
 
     Workers may come and go meanwhile, and nobody else gets the port. Raises ConfigError when somebody has it already, be it
     the workers of another service.
     """
     held = []
     for directive in PORTS:
-        for sock in service_sockets(config, directive=directive):
-            sock.close()
+        if not workers_listen:
+            for sock in service_sockets(config, directive=directive):
+                sock.close()
         held += service_sockets(config, Use.HELD, directive=directive)
     return held
 

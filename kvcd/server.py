@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import sys
 import time
@@ -23,8 +24,9 @@ from kvcd.context import ClientState, ServerState, SlowReason
 from kvcd.database_order import DatabaseOrder
 from kvcd.directive import ConfigError
 from kvcd.fastlane import FastLane
-from kvcd.listeners import Use, possible_clients, raise_descriptor_limit, remove_unix_socket, serve_unix, service_sockets, unix_listener
+from kvcd.listeners import PORTS, Use, possible_clients, raise_descriptor_limit, remove_unix_socket, serve_unix, unix_listener
 from kvcd.modes import ServerModes
+from kvcd.open_port import NOT_UPDATED, OpenPort
 from kvcd.persistence import ENDING_SIGNALS, Persistence, wanted_save
 from kvcd.service import SAVE_AT_END, Service
 from kvcd.session import Hub, Session
@@ -39,7 +41,6 @@ from storage.store import Store
 
 if TYPE_CHECKING:
     from kvcd.remote_nodes import RemoteNodes
-    from kvcd.tls_listeners import TlsListeners
 
 MAINTENANCE_SHARE = 0.02  # of the time, for expiry and other work of the store; ten times that while much has expired
 EVICTION_SLICE_MS = 0.5  # of eviction ahead of need between two turns of the event loop
@@ -63,7 +64,6 @@ class Server:
         )
         self.databases = config.number("databases")
         self.order = DatabaseOrder(self.databases)
-        self.port = config.number("port")
         self.executable = sys.executable
         self.config_file = config.file or ""
         self.expires_in_background = True
@@ -75,7 +75,8 @@ class Server:
         self._is_maintaining = False
         self._is_urgent = False
         self._is_evicting = False
-        self._listeners: list[asyncio.AbstractServer | TlsListeners] = []
+        self._ports: dict[str, OpenPort] = {}
+        self._unix: asyncio.AbstractServer | None = None
         self._operations = (0, time.monotonic())
         self._operations_per_second = 0
         self._stopping = asyncio.Event()
@@ -299,22 +300,52 @@ class Server:
 
     async def _listen(self) -> None:
         """Open every socket that the configuration names."""
-        loop, placement = asyncio.get_running_loop(), self.service.placement
-        backlog = self.config.number("tcp-backlog")
-        use = Use.SHARED if placement.workers > 1 else Use.ALONE
-        for sock in service_sockets(self.config, use):
-            self._listeners.append(await loop.create_server(lambda: Session(self._hub), sock=sock, backlog=backlog))
-        if self.config.number("tls-port"):
-            from kvcd.tls_listeners import TlsListeners  # only who speaks TLS loads OpenSSL
-
-            secure = TlsListeners(self.config, lambda: Session(self._hub), service_sockets(self.config, use, directive="tls-port"))
-            await secure.open()
-            self._listeners.append(secure)
-        unix = socket.socket(fileno=placement.unix_descriptor) if placement.unix_descriptor >= 0 else unix_listener(self.config)
+        for directive in PORTS:
+            if self.config.number(directive):
+                self._ports[directive] = self._port_of(directive)
+                await self._ports[directive].open()
+        descriptor = self.service.placement.unix_descriptor
+        unix = socket.socket(fileno=descriptor) if descriptor >= 0 else unix_listener(self.config)
         if unix is not None:
-            self._listeners.append(await serve_unix(lambda: Session(self._hub), unix, backlog))
-        if not self._listeners:
+            self._unix = await serve_unix(lambda: Session(self._hub), unix, self.config.number("tcp-backlog"))
+        if not self._ports and self._unix is None:
             raise ConfigError("nothing to listen on: port and tls-port are 0 and there is no unixsocket")
+        for name in (*PORTS, "bind"):
+            self.config.on_change(name, lambda _value: self._move_ports())
+
+    def _port_of(self, directive: str) -> OpenPort:
+        """Return a port that is not open yet. Raises ConfigError for settings of TLS that cannot work."""
+        use = Use.SHARED if self.service.placement.workers > 1 else Use.ALONE
+        if directive == "port":
+            return OpenPort(self.config, lambda: Session(self._hub), use)
+        from kvcd.tls_listeners import TlsListeners  # only who speaks TLS loads OpenSSL
+
+        return TlsListeners(self.config, lambda: Session(self._hub), use)
+
+    def _move_ports(self) -> None:
+        """Listen where the configuration says now. Raises ConfigError with CONFIG SET's words, which takes the configuration back."""
+        try:
+            for directive in PORTS:
+                if directive not in self._ports and self.config.number(directive):
+                    self._ports[directive] = self._port_asked_for(directive)
+                if directive in self._ports:
+                    self._ports[directive].move()
+        except ConfigError:
+            # One of them may have moved already: it follows the configuration back.
+            asyncio.get_running_loop().call_soon(self._move_ports_back)
+            raise
+
+    def _port_asked_for(self, directive: str) -> OpenPort:
+        try:
+            return self._port_of(directive)
+        except ConfigError as error:
+            self.log.warning("TLS cannot be spoken with these settings", reason=str(error))
+            raise ConfigError(NOT_UPDATED) from None
+
+    def _move_ports_back(self) -> None:
+        with contextlib.suppress(ConfigError):
+            for port in self._ports.values():
+                port.move()
 
     def stop_soon(self) -> None:
         """Let ``serve`` end."""
@@ -417,9 +448,11 @@ class Server:
 
         Whether the snapshot, if there is one to save, was saved.
         """
-        for listener in self._listeners:
-            listener.close()
-        if self._listeners and self.service.placement.unix_descriptor < 0:
+        for port in self._ports.values():
+            port.close()
+        if self._unix is not None:
+            self._unix.close()
+        if self.service.placement.unix_descriptor < 0:
             remove_unix_socket(self.config)
         deadline_s = time.monotonic() + self.config.number("stop-deadline-ms") / 1000
         clients = self._hub.clients

@@ -18,7 +18,7 @@ from kvcd.channel_link import Link
 from kvcd.config import Config, available_memory_bytes
 from kvcd.daemon import tell_supervisor
 from kvcd.directive import ConfigError
-from kvcd.listeners import held_sockets, remove_unix_socket, unix_listener
+from kvcd.listeners import PORTS, held_sockets, remove_unix_socket, unix_listener
 from kvcd.persistence import ENDING_SIGNALS, wanted_save
 from kvcd.place_keeper import PlaceKeeper, StartFailure
 from kvcd.placement import Placement
@@ -115,6 +115,8 @@ class Supervisor:
 
             server_context(config)  # what is wrong with it is said once, not by each worker
         self._sockets = held_sockets(config)
+        for name in (*PORTS, "bind"):
+            config.on_change(name, lambda _value: self._hold_anew())
         self._unix = unix_listener(config)
         if not self._sockets and self._unix is None:
             raise ConfigError("nothing to listen on: port and tls-port are 0 and there is no unixsocket")
@@ -124,6 +126,12 @@ class Supervisor:
             from storage.opening import make_memory
 
             self._memory_descriptor = make_memory(self._pool_bytes)
+
+    def _hold_anew(self) -> None:
+        """Workers have moved to other addresses, or are about to. Raises ConfigError when these cannot be held."""
+        former, self._sockets = self._sockets, held_sockets(self._config, workers_listen=True)
+        for sock in former:
+            sock.close()
 
     def _close(self) -> None:
         for sock in self._sockets:

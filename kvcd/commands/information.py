@@ -55,7 +55,7 @@ def _server(server: ServerState, totals: Tally) -> Fields:
         "worker": placement.place,
         "worker_process_id": os.getpid(),
         "run_id": placement.run_id,
-        "tcp_port": server.port,
+        "tcp_port": server.config.number("port"),
         "server_time_usec": time.time_ns() // 1000,
         "uptime_in_seconds": uptime_s,
         "uptime_in_days": uptime_s // 86400,
@@ -65,7 +65,7 @@ def _server(server: ServerState, totals: Tally) -> Fields:
         "executable": server.executable,
         "config_file": server.config_file,
         "io_threads_active": 0,
-        "listener0": f"name=tcp,bind={',bind='.join(server.config.strings('bind'))},port={server.port}",
+        "listener0": f"name=tcp,bind={',bind='.join(server.config.strings('bind'))},port={server.config.number('port')}",
     }
 
 

@@ -87,7 +87,6 @@ class PlainServer:
     service: WholeService = field(default_factory=lambda: WholeService(Placement(run_id="0123456789" * 4, started_at_ms=0)))
     databases: int = 16
     order: DatabaseOrder = field(default_factory=lambda: DatabaseOrder(16))
-    port: int = 6379
     executable: str = "kvcd"
     config_file: str = ""
     expires_in_background: bool = True

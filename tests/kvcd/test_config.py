@@ -398,6 +398,15 @@ def answer_of(config: Config, changes: list[tuple[str, str]]) -> str:
         [("latency-tracking-info-percentiles", "nan")],
         [("latency-tracking-info-percentiles", "")],
         [("repl-backlog-size", "0")],
+        [("oom-score-adj-values", "1 2")],
+        [("oom-score-adj-values", "1 2 3 4")],
+        [("oom-score-adj-values", "-2001 0 0")],
+        [("oom-score-adj-values", "0 0 2001")],
+        [("oom-score-adj-values", "a 0 0")],
+        [("oom-score-adj-values", "-2000 +0 2000")],
+        [("port", "65536")],
+        [("port", "-1")],
+        [("port", "x")],
     ],
 )
 def test_config_set_answers_and_acts_as_redis_does(real: redis.Redis, changes: list[tuple[str, str]]) -> None:
@@ -440,9 +449,6 @@ def test_names_defaults_and_mutability_are_redis_servers(real: redis.Redis) -> N
         except redis.ResponseError as error:
             kind = str(error).rpartition(" - ")[2]
         directive = BY_NAME[name]
-        if name in ("bind", "port", "tls-port"):
-            assert not directive.mutable  # redis-server moves its listeners at run time, kvcd does not
-            continue
         assert directive.mutable == (kind != "can't set immutable config"), name
         assert directive.protected == (kind == "can't set protected config"), name
 
