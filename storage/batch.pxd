@@ -82,6 +82,8 @@ cdef struct Request:
     uint64_t out_parent_hash
     uint16_t out_depth
     uint8_t out_type
+    uint8_t out_kept_as
+    uint8_t kept_as           # what OBJECT ENCODING is to say of the value: storage.interface.KeptAs
     uint64_t word             # slot word 0 as read, or as published
     uint32_t slot
     Heat heat                 # as read, or as this access made it

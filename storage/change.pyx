@@ -65,6 +65,7 @@ from storage.words cimport (
     CELL_HAS_EXPIRY,
     CELL_HAS_LEASE,
     CELL_HAS_PARENT,
+    CELL_KEPT_AS_SHIFT,
     CELL_LIST_PAGE,
     CELL_PAGED,
     HEAD_BYTES_MAX,
@@ -449,6 +450,7 @@ cdef bint plan_value(Engine engine, Batch batch, Request *request) noexcept nogi
     header.flags = (
         (CELL_HAS_EXPIRY if request.expire_at_ms >= 0 else 0) | (CELL_HAS_PARENT if has_parent else 0)
         | (CELL_PAGED if paged else 0) | (CELL_LIST_PAGE if list_in_page else 0) | (CELL_HAS_LEASE if lease_ms else 0)
+        | (request.out_kept_as if keep else request.kept_as) << CELL_KEPT_AS_SHIFT
     )
     if request.expire_at_ms >= 0:
         memcpy(request.image + sizeof(CellHeader), &request.expire_at_ms, 8)

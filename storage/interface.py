@@ -37,6 +37,14 @@ class ValueType(enum.IntEnum):
     STRING = 0
 
 
+class KeptAs(enum.IntEnum):
+    """How Redis would keep a string's bytes: what OBJECT ENCODING tells. It changes nothing of how they are kept here."""
+
+    VALUE = 0  # as the bytes are: a number as a number
+    RAW = 1  # changed in place
+    TEXT = 2  # as text, be it a number's
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
     """One key's state at an instant.
@@ -53,6 +61,7 @@ class Entry:
     idle_s: int = 0
     hits: int = 0
     frequency: int = 0  # Redis's LFU counter, 0 to 255, as of now
+    kept_as: KeptAs = KeptAs.VALUE
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +204,7 @@ class StoreInterface(Protocol):
         keep_ttl: bool = False,
         want_previous: bool = False,
         parent: bytes | None = None,
+        kept_as: KeptAs = KeptAs.VALUE,
     ) -> WriteResult:
         """Store ``value`` under ``key``, in a chain behind ``parent`` when there is one."""
         ...
@@ -204,7 +214,7 @@ class StoreInterface(Protocol):
         ...
 
     async def replace(
-        self, database: int, key: bytes, token: int, value: Payload | None, *, expire_at_ms: int
+        self, database: int, key: bytes, token: int, value: Payload | None, *, expire_at_ms: int, kept_as: KeptAs = KeptAs.VALUE
     ) -> Status:
         """Replace the exact entry that ``token`` names: its value (None keeps it) and its expiry.
 

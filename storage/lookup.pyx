@@ -40,6 +40,8 @@ from storage.reclaim cimport hazard_of_cell, hazard_of_page
 from storage.reuse cimport GHOST_BUCKET_BYTES
 from storage.words cimport (
     CELL_HAS_PARENT,
+    CELL_KEPT_AS,
+    CELL_KEPT_AS_SHIFT,
     CELL_LIST_PAGE,
     CHANGE_COUNTERS,
     HEAD_BYTES_MAX,
@@ -362,6 +364,7 @@ cdef void locate_payload(Request *request) noexcept nogil:
     request.out_expire_ms = cell_expiry_ms(header)
     request.out_lease_ms = cell_lease_ms(header)
     request.out_type = header.value_type
+    request.out_kept_as = (header.flags & CELL_KEPT_AS) >> CELL_KEPT_AS_SHIFT
     request.out_depth = header.depth
     request.out_parent_hash = 0
     if header.flags & CELL_HAS_PARENT:

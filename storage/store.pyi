@@ -3,7 +3,7 @@ from collections.abc import Callable, Sequence
 from storage.cluster import Cluster, Node
 from storage.engine import Engine
 from storage.hottest import HotSurvey
-from storage.interface import Condition, DatabaseSize, Entry, Payload, PrefixInfo, Status, WriteResult
+from storage.interface import Condition, DatabaseSize, Entry, KeptAs, Payload, PrefixInfo, Status, WriteResult
 from storage.lease_desk import LeaseDesk
 from storage.membership import Membership
 from storage.policy import EvictionPolicy
@@ -62,10 +62,11 @@ class Store:
         keep_ttl: bool = False,
         want_previous: bool = False,
         parent: bytes | None = None,
+        kept_as: KeptAs = ...,
     ) -> WriteResult: ...
     async def write_many(self, database: int, pairs: Sequence[tuple[bytes, Payload]]) -> Status: ...
     async def replace(
-        self, database: int, key: bytes, token: int, value: Payload | None, *, expire_at_ms: int
+        self, database: int, key: bytes, token: int, value: Payload | None, *, expire_at_ms: int, kept_as: KeptAs = ...
     ) -> Status: ...
     async def delete(self, database: int, keys: Sequence[bytes]) -> int: ...
     async def delete_exact(self, database: int, key: bytes, token: int) -> Status: ...

@@ -5,7 +5,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
 from posix.time cimport CLOCK_MONOTONIC, CLOCK_REALTIME, clock_gettime, timespec
 
-from storage.interface import NO_EXPIRY, Condition, DatabaseSize, Entry, PrefixInfo, Status, ValueType, WriteResult
+from storage.interface import NO_EXPIRY, Condition, DatabaseSize, Entry, KeptAs, PrefixInfo, Status, ValueType, WriteResult
 
 from storage.adoption cimport Adoption
 from storage.batch cimport (
@@ -58,6 +58,7 @@ cdef enum:
 MAX_KEY_BYTES = MAX_KEY_BYTES_C
 MEET_DEADLINE_S = 0.5  # for the only other front end to write down what it counted; it looks up ten times a second
 _STATUS = {int(status): status for status in Status}
+_KEPT_AS = (KeptAs.VALUE, KeptAs.RAW, KeptAs.TEXT, KeptAs.VALUE)
 
 
 cdef class Store:
@@ -351,7 +352,7 @@ cdef class Store:
         return Entry(
             data, request.out_bytes, request.out_expire_ms, ValueType(request.out_type), (<object>request.slot << 64) | request.word,
             (<uint32_t>self.cluster.now_ms - request.last_ms_before) // 1000, request.heat.hits,
-            self.cluster.engine_of(request).frequency_now(&request.heat),
+            self.cluster.engine_of(request).frequency_now(&request.heat), _KEPT_AS[request.out_kept_as & 3],
         )
 
     cdef PinnedValue _take_pin(self, Request *request):
@@ -451,7 +452,8 @@ cdef class Store:
         return 0
 
     def _write_sync(
-        self, int database, bytes key, value, condition, expire_at_ms, keep_ttl, token, exact, keep_value, bytes parent=None
+        self, int database, bytes key, value, condition, expire_at_ms, keep_ttl, token, exact, keep_value, bytes parent=None,
+        kept_as=0,
     ):
         cdef Request *request
         cdef Batch batch = self.cluster.take_batch()
@@ -469,6 +471,7 @@ cdef class Store:
             request = _add(batch, KIND_WRITE, database, key)
             request.condition = int(condition)
             request.expire_at_ms = expire_at_ms
+            request.kept_as = int(kept_as)
             if parent is not None:
                 request.flags |= HAS_PARENT
                 request.parent_hash = parent_hash
@@ -492,12 +495,12 @@ cdef class Store:
 
     async def write(
         self, int database, bytes key, value, *, condition=Condition.ALWAYS, int64_t expire_at_ms=-1, bint keep_ttl=False,
-        bint want_previous=False, bytes parent=None,
+        bint want_previous=False, bytes parent=None, kept_as=0,
     ):
         """Store ``value`` under ``key``, in a chain behind ``parent`` when there is one."""
         if not want_previous:
             while True:
-                status = self._write_sync(database, key, value, condition, expire_at_ms, keep_ttl, 0, False, False, parent)
+                status = self._write_sync(database, key, value, condition, expire_at_ms, keep_ttl, 0, False, False, parent, kept_as)
                 if status is not Status.CONFLICT:
                     return WriteResult(status)
         while True:
@@ -508,12 +511,12 @@ cdef class Store:
             if previous is None:
                 if condition == Condition.XX:
                     return WriteResult(Status.MISS)
-                status = self._write_sync(database, key, value, Condition.NX, expire_at_ms, False, 0, False, False)
+                status = self._write_sync(database, key, value, Condition.NX, expire_at_ms, False, 0, False, False, None, kept_as)
                 if status is not Status.PRESENT:
                     return WriteResult(status)
                 continue
             status = self._write_sync(
-                database, key, value, Condition.ALWAYS, expire_at_ms, keep_ttl, previous.token, True, False
+                database, key, value, Condition.ALWAYS, expire_at_ms, keep_ttl, previous.token, True, False, None, kept_as
             )
             if status is not Status.CONFLICT:
                 return WriteResult(status, previous)
@@ -534,10 +537,10 @@ cdef class Store:
                 return status
         return Status.OK
 
-    async def replace(self, int database, bytes key, token, value, *, int64_t expire_at_ms):
+    async def replace(self, int database, bytes key, token, value, *, int64_t expire_at_ms, kept_as=0):
         """Replace the exact entry that ``token`` names: its value (None keeps it) and its expiry."""
         return self._write_sync(
-            database, key, value, Condition.ALWAYS, expire_at_ms, False, token, True, value is None
+            database, key, value, Condition.ALWAYS, expire_at_ms, False, token, True, value is None, None, kept_as
         )
 
     def _delete_sync(self, int database, keys, token=None) -> list:

@@ -60,6 +60,8 @@ cdef enum CellFlag:
     CELL_PAGED = 4
     CELL_LIST_PAGE = 8     # the page list lies in a page of its own
     CELL_HAS_LEASE = 16
+    CELL_KEPT_AS_SHIFT = 5   # two bits: storage.interface.KeptAs
+    CELL_KEPT_AS = 96
 
 cdef enum:
     HEAD_BYTES_MAX = 48    # header with every optional field

@@ -12,6 +12,7 @@ from storage.interface import (
     DatabaseSize,
     Entry,
     HotBlock,
+    KeptAs,
     Payload,
     PrefixInfo,
     Status,
@@ -31,6 +32,7 @@ class Record:
     parent: bytes | None = None
     hits: int = 0
     last_use_ms: int = 0
+    kept_as: KeptAs = KeptAs.VALUE
 
 
 def payload_bytes(value: Payload) -> bytes:
@@ -89,9 +91,10 @@ class ModelStore:
             token=record.token,
             idle_s=idle_s,
             hits=record.hits,
+            kept_as=record.kept_as,
         )
 
-    def _store(self, database: int, key: bytes, value: bytes, expire_at_ms: int) -> Status:
+    def _store(self, database: int, key: bytes, value: bytes, expire_at_ms: int, kept_as: KeptAs = KeptAs.VALUE) -> Status:
         record = self.records.get((database, key))
         old_bytes = 0 if record is None else len(key) + len(record.value)
         if self.limit_bytes is not None and self.used_bytes() - old_bytes + len(key) + len(value) > self.limit_bytes:
@@ -101,9 +104,11 @@ class ModelStore:
         self.changes += 1
         if record is None:
             self.places += 1
-            self.records[database, key] = Record(value, expire_at_ms, self.changes, self.places, last_use_ms=self.now_ms)
+            self.records[database, key] = Record(
+                value, expire_at_ms, self.changes, self.places, last_use_ms=self.now_ms, kept_as=kept_as
+            )
         else:
-            record.value, record.expire_at_ms, record.token = value, expire_at_ms, self.changes
+            record.value, record.expire_at_ms, record.token, record.kept_as = value, expire_at_ms, self.changes, kept_as
         return Status.OK
 
     async def read(self, database: int, key: bytes, *, payload: bool = True, touch: bool = True) -> Entry | None:
@@ -128,6 +133,7 @@ class ModelStore:
         keep_ttl: bool = False,
         want_previous: bool = False,
         parent: bytes | None = None,
+        kept_as: KeptAs = KeptAs.VALUE,
     ) -> WriteResult:
         """Store ``value`` under ``key``; ``previous`` is there whether or not the condition held."""
         record = self.live(database, key)
@@ -138,7 +144,7 @@ class ModelStore:
             return WriteResult(Status.MISS)
         if keep_ttl and record is not None:
             expire_at_ms = record.expire_at_ms
-        return WriteResult(self._store(database, key, payload_bytes(value), expire_at_ms), previous)
+        return WriteResult(self._store(database, key, payload_bytes(value), expire_at_ms, kept_as), previous)
 
     async def write_many(self, database: int, pairs: Sequence[tuple[bytes, Payload]]) -> Status:
         """Store all pairs, later ones over earlier ones; stops at the first that is refused."""
@@ -148,12 +154,16 @@ class ModelStore:
                 return status
         return Status.OK
 
-    async def replace(self, database: int, key: bytes, token: int, value: Payload | None, *, expire_at_ms: int) -> Status:
+    async def replace(
+        self, database: int, key: bytes, token: int, value: Payload | None, *, expire_at_ms: int, kept_as: KeptAs = KeptAs.VALUE
+    ) -> Status:
         """Replace the exact entry that ``token`` names."""
         record = self.live(database, key)
         if record is None or record.token != token:
             return Status.CONFLICT
-        return self._store(database, key, record.value if value is None else payload_bytes(value), expire_at_ms)
+        if value is None:
+            return self._store(database, key, record.value, expire_at_ms, record.kept_as)
+        return self._store(database, key, payload_bytes(value), expire_at_ms, kept_as)
 
     async def delete(self, database: int, keys: Sequence[bytes]) -> int:
         """Delete keys; returns how many were there."""

@@ -10,7 +10,7 @@ from kvcd.commands.registry import handles
 from kvcd.commands.strings import Change, change_string, read_string, require_string
 from kvcd.context import ClientState, ServerState
 from protocol.replies import Reply
-from storage.interface import Status
+from storage.interface import KeptAs, Status
 
 _NO_OFFSET = "ERR bit offset is not an integer or out of range"
 _NO_BIT = "ERR bit is not an integer or out of range"
@@ -179,5 +179,5 @@ async def handle_bitop(client: ClientState, server: ServerState, args: list[byte
     else:
         for number in numbers[1:]:
             result = _OPERATIONS[operation](result, number)
-    status = (await server.store.write(client.db, args[2], result.to_bytes(size_bytes, "big"))).status
+    status = (await server.store.write(client.db, args[2], result.to_bytes(size_bytes, "big"), kept_as=KeptAs.RAW)).status
     return size_bytes if status == Status.OK else refusal(status)

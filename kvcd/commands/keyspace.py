@@ -65,7 +65,10 @@ async def handle_rename(client: ClientState, server: ServerState, args: list[byt
             break  # another front end deleted the source after we copied it: the rename came first
         if source == destination:
             return 0 if only_if_absent else OK
-        status = (await store.write(client.db, destination, entry.payload, condition=condition, expire_at_ms=entry.expire_at_ms)).status
+        written_as = await store.write(
+            client.db, destination, entry.payload, condition=condition, expire_at_ms=entry.expire_at_ms, kept_as=entry.kept_as
+        )
+        status = written_as.status
         if status == Status.PRESENT:
             return 0
         if status != Status.OK:
@@ -99,7 +102,9 @@ async def handle_copy(client: ClientState, server: ServerState, args: list[bytes
     entry = await server.store.read(client.db, args[1])
     if entry is None:
         return 0
-    result = await server.store.write(database, args[2], entry.payload, condition=condition, expire_at_ms=entry.expire_at_ms)
+    result = await server.store.write(
+        database, args[2], entry.payload, condition=condition, expire_at_ms=entry.expire_at_ms, kept_as=entry.kept_as
+    )
     return int(result.status == Status.OK) if result.status in (Status.OK, Status.PRESENT) else refusal(result.status)
 
 

@@ -8,6 +8,7 @@ from kvcd.commands.registry import handles
 from kvcd.commands.strings import Change, change_string
 from kvcd.context import ClientState, ServerState
 from protocol.replies import Reply
+from storage.interface import KeptAs
 
 _NOT_A_FLOAT = "ERR value is not a valid float"
 
@@ -17,7 +18,7 @@ async def _add(client: ClientState, server: ServerState, key: bytes, increment: 
         total = (0 if value is None else parse_integer(value)) + increment
         if not SMALLEST_INTEGER <= total <= LARGEST_INTEGER:
             raise CommandError("ERR increment or decrement would overflow")
-        return Change(total, b"%d" % total)
+        return Change(total, b"%d" % total, KeptAs.VALUE)
 
     return await change_string(client, server, key, added)
 
@@ -63,6 +64,6 @@ async def handle_incrbyfloat(client: ClientState, server: ServerState, args: lis
         if long_double.is_nan(total) or long_double.is_infinite(total):
             raise CommandError("ERR increment would produce NaN or Infinity")
         text = long_double.to_text(total)
-        return Change(text, text)
+        return Change(text, text, KeptAs.TEXT)
 
     return await change_string(client, server, args[1], added)

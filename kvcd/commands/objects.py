@@ -6,7 +6,7 @@ from kvcd.commands.arguments import CommandError, parse_integer
 from kvcd.commands.registry import handles
 from kvcd.context import ClientState, ServerState
 from protocol.replies import Reply
-from storage.interface import Entry
+from storage.interface import Entry, KeptAs
 
 _LONGEST_INTEGER = 20  # digits and sign of 64 bits
 _LONGEST_EMBEDDED = 44  # bytes that redis-server keeps beside the object's header
@@ -28,15 +28,17 @@ def _integer(payload: bytes) -> int | None:
 
 
 def encoding(entry: Entry) -> str:
-    """Return the name of redis-server's encoding of a string that was just stored."""
-    if entry.size_bytes <= _LONGEST_INTEGER and _integer(entry.payload) is not None:
+    """Return the name of redis-server's encoding of a string."""
+    if entry.kept_as is KeptAs.RAW:
+        return "raw"
+    if entry.kept_as is KeptAs.VALUE and entry.size_bytes <= _LONGEST_INTEGER and _integer(entry.payload) is not None:
         return "int"
     return "embstr" if entry.size_bytes <= _LONGEST_EMBEDDED else "raw"
 
 
 def reference_count(server: ServerState, entry: Entry) -> int:
     """Return how many keys redis-server would say share the value: all of them that hold the same small number."""
-    number = _integer(entry.payload)
+    number = _integer(entry.payload) if entry.kept_as is KeptAs.VALUE else None
     by_use = server.config.number("maxmemory") and server.config.string("maxmemory-policy").endswith(("lru", "lfu", "prefix"))
     return _SHARED_COUNT if number is not None and 0 <= number < _SHARED_INTEGERS and not by_use else 1
 

@@ -11,7 +11,7 @@ from kvcd.commands.expiry import deadline_ms
 from kvcd.commands.registry import handles
 from kvcd.context import ClientState, ServerState
 from protocol.replies import OK, Reply
-from storage.interface import NO_EXPIRY, Condition, Entry, Payload, Status, ValueType
+from storage.interface import NO_EXPIRY, Condition, Entry, KeptAs, Payload, Status, ValueType
 
 WRONG_TYPE = "WRONGTYPE Operation against a key holding the wrong kind of value"
 
@@ -40,6 +40,7 @@ class Change:
 
     reply: Reply
     value: bytes | None = None
+    kept_as: KeptAs = KeptAs.RAW  # as one that was there is changed; what creates it may say something else
 
 
 def require_string(entry: Entry) -> None:
@@ -69,9 +70,9 @@ async def change_string(client: ClientState, server: ServerState, key: bytes, co
         if change.value is None:
             return change.reply
         if entry is None:
-            status = (await store.write(client.db, key, change.value, condition=Condition.NX)).status
+            status = (await store.write(client.db, key, change.value, condition=Condition.NX, kept_as=change.kept_as)).status
         else:
-            status = await store.replace(client.db, key, entry.token, change.value, expire_at_ms=entry.expire_at_ms)
+            status = await store.replace(client.db, key, entry.token, change.value, expire_at_ms=entry.expire_at_ms, kept_as=change.kept_as)
         if status == Status.OK:
             return change.reply
         if status not in (Status.PRESENT, Status.CONFLICT, Status.MISS):
@@ -248,7 +249,7 @@ async def handle_append(client: ClientState, server: ServerState, args: list[byt
 
     def appended(value: bytes | None) -> Change:
         if value is None:
-            return Change(len(addition), addition)
+            return Change(len(addition), addition, KeptAs.VALUE)
         _check_size(server, len(value) + len(addition))
         return Change(len(value) + len(addition), value + addition)
 

@@ -30,7 +30,10 @@ async def handle_move(client: ClientState, server: ServerState, args: list[bytes
         if entry is None:
             # Deleted by another front end after we had copied it: the move came first.
             return int(condition is not Condition.NX)
-        status = (await store.write(database, key, entry.payload, condition=condition, expire_at_ms=entry.expire_at_ms)).status
+        result = await store.write(
+            database, key, entry.payload, condition=condition, expire_at_ms=entry.expire_at_ms, kept_as=entry.kept_as
+        )
+        status = result.status
         if status == Status.PRESENT:
             return 0
         if status != Status.OK:
