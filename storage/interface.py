@@ -254,6 +254,10 @@ class StoreInterface(Protocol):
         """Lease the leading keys that are there until a time; how many are safe from eviction till then at least."""
         ...
 
+    async def set_use(self, database: int, key: bytes, *, idle_ms: int | None = None, frequency: int | None = None) -> None:
+        """Let a key that is there have been used so long ago, or so often (Redis's LFU counter, 0 to 255)."""
+        ...
+
     async def unlease(self, database: int, keys: Sequence[bytes]) -> int:
         """End the leases of some keys; how many had one."""
         ...

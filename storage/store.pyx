@@ -34,12 +34,14 @@ from storage.scans cimport SCAN_SETS, count_children, keys_in_sets
 from storage.staging cimport PinnedValue, StagedValue, StagingArea, take_pin
 from storage.words cimport (
     HEAT_BYTES,
+    LOOKED_UP,
     MAX_DATABASES,
     MAX_KEY_BYTES_C,
     MAX_VALUE_BYTES,
     PAGE_BYTES,
     SET_BYTES,
     SLOTS_PER_SET,
+    Heat,
 )
 
 cdef enum:
@@ -56,6 +58,7 @@ cdef enum:
     CURSOR_NODE_SHIFT = 40  # a SCAN cursor: node above, set of its index below
 
 MAX_KEY_BYTES = MAX_KEY_BYTES_C
+LONGEST_IDLE_MS = 2**31 - 1  # that heat's clock of 32 bits tells from the future
 MEET_DEADLINE_S = 0.5  # for the only other front end to write down what it counted; it looks up ten times a second
 _STATUS = {int(status): status for status in Status}
 _KEPT_AS = (KeptAs.VALUE, KeptAs.RAW, KeptAs.TEXT, KeptAs.VALUE)
@@ -606,6 +609,29 @@ cdef class Store:
         """Lease the leading keys that are there until a time: how many are safe from eviction till then at least."""
         self.set_time()
         return self.desk.lease(database, keys, until_ms)
+
+    async def set_use(self, int database, bytes key, *, idle_ms=None, frequency=None):
+        """Let a key that is there have been used so long ago, or so often (Redis's LFU counter, 0 to 255)."""
+        cdef Batch batch = self.cluster.take_batch()
+        cdef Request *request
+        cdef Engine engine
+        cdef Heat heat
+        try:
+            request = _add(batch, KIND_READ, database, key)
+            request.flags = SILENT
+            self._run(batch)
+            if request.status != STATUS_OK:
+                return
+            engine = self.cluster.engine_of(request)
+            if engine.pool.read_into(engine.pool.heat_offset(request.slot), &heat, HEAT_BYTES) != 0:
+                return
+            if idle_ms is not None:
+                heat.last_ms = (<uint32_t>self.cluster.now_ms - <uint32_t>min(idle_ms, LONGEST_IDLE_MS)) & ~<uint32_t>LOOKED_UP
+            if frequency is not None:
+                heat.frequency = frequency
+            engine.pool.write_from(engine.pool.heat_offset(request.slot), &heat, HEAT_BYTES)
+        finally:
+            self.cluster.give_batch(batch)
 
     async def unlease(self, int database, keys):
         """End the leases of some keys: how many had one."""

@@ -216,6 +216,12 @@ class ModelStore:
             count += 1
         return count
 
+    async def set_use(self, database: int, key: bytes, *, idle_ms: int | None = None, frequency: int | None = None) -> None:
+        """Remember when it was used; how often it does not know."""
+        record = self.live(database, key)
+        if record is not None and idle_ms is not None:
+            record.last_use_ms = self.now_ms - idle_ms
+
     async def unlease(self, database: int, keys: Sequence[bytes]) -> int:
         """End leases; how many there were."""
         return sum(self.live(database, key) is not None and self.leases.pop((database, key), 0) > self.now_ms for key in keys)

@@ -51,7 +51,8 @@ async def look(client: ClientState, server: ServerState, key: bytes) -> Entry | 
     return entry
 
 
-def _by_frequency(server: ServerState) -> bool:
+def counts_frequency(server: ServerState) -> bool:
+    """Whether the eviction policy goes by how often a key is used, not by when."""
     return server.config.string("maxmemory-policy").endswith("-lfu")
 
 
@@ -73,7 +74,7 @@ async def handle_refcount(client: ClientState, server: ServerState, args: list[b
 async def handle_idletime(client: ClientState, server: ServerState, args: list[bytes]) -> Reply:
     """OBJECT IDLETIME key: seconds since it was used."""
     entry = await look(client, server, args[2])
-    if entry is not None and _by_frequency(server):
+    if entry is not None and counts_frequency(server):
         raise CommandError(_NO_IDLE_TIME)
     return None if entry is None else entry.idle_s
 
@@ -82,6 +83,6 @@ async def handle_idletime(client: ClientState, server: ServerState, args: list[b
 async def handle_freq(client: ClientState, server: ServerState, args: list[bytes]) -> Reply:
     """OBJECT FREQ key: an error under allkeys-prefix, whose count of uses is another one (PREFIX.INFO shows hits)."""
     entry = await look(client, server, args[2])
-    if entry is not None and not _by_frequency(server):
+    if entry is not None and not counts_frequency(server):
         raise CommandError(_NO_FREQUENCY)
     return None if entry is None else entry.frequency

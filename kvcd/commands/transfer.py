@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from kvcd.commands.arguments import LARGEST_INTEGER, SYNTAX_ERROR, CommandError, parse_integer, refusal, value_bytes
 from kvcd.commands.keyspace import checked_database
+from kvcd.commands.objects import counts_frequency
 from kvcd.commands.registry import handles
 from kvcd.commands.strings import require_string
 from kvcd.context import ClientState, ServerState
@@ -92,7 +93,7 @@ def _parse_restore(args: list[bytes]) -> _RestoreOptions:
 
 @handles("restore", "restore-asking")
 async def handle_restore(client: ClientState, server: ServerState, args: list[bytes]) -> Reply:
-    """RESTORE key ttl serialized-value [REPLACE] [ABSTTL] [IDLETIME seconds] [FREQ frequency]: the last two begin anew here."""
+    """RESTORE key ttl serialized-value [REPLACE] [ABSTTL] [IDLETIME seconds] [FREQ frequency]: the policy's one of the last two counts."""
     options, store = _parse_restore(args), server.store
     if not options.replaces and any(await store.exists(client.db, [args[1]])):
         raise CommandError(_TARGET_EXISTS)
@@ -115,4 +116,10 @@ async def handle_restore(client: ClientState, server: ServerState, args: list[by
     status = (await store.write(client.db, args[1], value, condition=condition, expire_at_ms=expire_at_ms or NO_EXPIRY)).status
     if status == Status.PRESENT:
         raise CommandError(_TARGET_EXISTS)
-    return OK if status == Status.OK else refusal(status)
+    if status != Status.OK:
+        return refusal(status)
+    if options.frequency >= 0 and counts_frequency(server):
+        await store.set_use(client.db, args[1], frequency=options.frequency)
+    elif options.idle_s >= 0 and not counts_frequency(server):
+        await store.set_use(client.db, args[1], idle_ms=options.idle_s * 1000)
+    return OK

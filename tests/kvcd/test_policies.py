@@ -300,3 +300,19 @@ def test_a_limit_below_what_is_used_refuses_what_is_queued_already(both: dict[st
         while wires["kvcd"].call("SET", "another", "1") != b"OK":
             assert time.monotonic() < end_s, "what was flushed never made room"
             time.sleep(0.01)
+
+
+@pytest.mark.parametrize("policy", ["noeviction", "allkeys-lru", "allkeys-lfu", "volatile-lfu"])
+def test_a_restored_key_was_used_when_and_as_often_as_its_payload_is_said_to_have_been(wires: dict[str, Wire], policy: str) -> None:
+    """RESTORE with IDLETIME or FREQ: the one that the policy goes by counts."""
+    begin(wires, policy)
+    asked, unasked = ("FREQ", "IDLETIME") if policy.endswith("lfu") else ("IDLETIME", "FREQ")
+    for wire in wires.values():
+        wire.call("SET", "source", "value")
+        payload = wire.call("DUMP", "source")
+        assert isinstance(payload, bytes)
+        for key, *options in (("said", asked, 100), ("of no account", unasked, 100), ("said again", "REPLACE", asked, 200)):
+            assert wire.call("RESTORE", key, 0, payload, *options) == b"OK"
+        assert [wire.call("OBJECT", asked, key) for key in ("said", "said again")] == [100, 200]
+        assert wire.call("OBJECT", asked, "of no account") in ((5,) if asked == "FREQ" else (0, 1))
+        assert wire.call("GET", "said") == b"value"
