@@ -14,7 +14,7 @@ from kvcd.modes import ServerModes
 from kvcd.notifications import GENERIC, MISSED, NEW, STRING
 from protocol.command_keys import key_accesses
 from protocol.command_spec import CommandSpec
-from storage.interface import NO_EXPIRY, Condition, Entry, Payload, Status, StoreInterface, WriteResult
+from storage.interface import NO_EXPIRY, Condition, Entry, KeptAs, Payload, Status, StoreInterface, WriteResult
 
 # What a write is called, where it is not "set".
 _WRITES = {
@@ -125,6 +125,7 @@ class ObservedStore:
         keep_ttl: bool = False,
         want_previous: bool = False,
         parent: bytes | None = None,
+        kept_as: KeptAs = KeptAs.VALUE,
     ) -> WriteResult:
         """As the store does."""
         is_new = condition is Condition.NX or self._name in _ALWAYS_NEW or (self._tells_new and await self._is_absent(database, key))
@@ -137,6 +138,7 @@ class ObservedStore:
             keep_ttl=keep_ttl,
             want_previous=want_previous,
             parent=parent,
+            kept_as=kept_as,
         )
         if want_previous and result.previous is None:
             self._missed(database, key)
@@ -160,9 +162,11 @@ class ObservedStore:
             absent.discard(key)
         return status
 
-    async def replace(self, database: int, key: bytes, token: int, value: Payload | None, *, expire_at_ms: int) -> Status:
+    async def replace(
+        self, database: int, key: bytes, token: int, value: Payload | None, *, expire_at_ms: int, kept_as: KeptAs = KeptAs.VALUE
+    ) -> Status:
         """As the store does."""
-        status = await self._store.replace(database, key, token, value, expire_at_ms=expire_at_ms)
+        status = await self._store.replace(database, key, token, value, expire_at_ms=expire_at_ms, kept_as=kept_as)
         if status == Status.OK:
             if value is not None:
                 self._written(database, key, is_new=False)

@@ -549,7 +549,10 @@ def _related(earlier: Sequence[Command], command: Command) -> Iterator[Command]:
     yield from (other for other in earlier if words & set(other[1:]) or other[0].upper() in (b"SELECT", b"FLUSHALL", b"FLUSHDB", b"RESET"))
 
 
-def compare_servers(left: Address, right: Address, *, seeds: Sequence[int], length: int = 200) -> list[Difference]:
+SEQUENCE_LENGTH = 200
+
+
+def compare_servers(left: Address, right: Address, *, seeds: Sequence[int], length: int = SEQUENCE_LENGTH) -> list[Difference]:
     """Compare sequences in both protocols, every third with a password; return the first differing sequence's differences."""
     for seed in seeds:
         now_ms = time.time_ns() // 1_000_000
@@ -572,7 +575,7 @@ def main() -> int:
     first = int(sys.argv[3]) if len(sys.argv) > 3 else 0
     count = int(sys.argv[4]) if len(sys.argv) > 4 else 100
     found = compare_servers(_address(sys.argv[1]), _address(sys.argv[2]), seeds=range(first, first + count))
-    print("\n".join(map(str, found[:5])) or f"{count} sequences, no difference")
+    print("\n".join(map(str, found[:5])) or f"{count} sequences, {count * (SEQUENCE_LENGTH + 1)} replies, no difference")
     return 1 if found else 0
 
 
