@@ -171,6 +171,8 @@ def test_object_says_what_the_policy_keeps(wires: dict[str, Wire], policy: str) 
     begin(wires, "allkeys-lru" if policy == "allkeys-prefix" else policy)
     if policy == "allkeys-prefix":
         assert wires["kvcd"].call("CONFIG", "SET", "maxmemory-policy", policy) == b"OK"
+    while not 0.2 < time.time() % 1 < 0.6:
+        time.sleep(0.02)  # redis-server counts the beginnings of seconds, as often as its timer looks
     for words in (("SET", "k", "v"), ("OBJECT", "FREQ", "k"), ("OBJECT", "IDLETIME", "k"), ("OBJECT", "REFCOUNT", "k")):
         same(wires, *words)
     for subcommand in ("FREQ", "IDLETIME", "ENCODING", "REFCOUNT"):
@@ -313,6 +315,7 @@ def test_a_restored_key_was_used_when_and_as_often_as_its_payload_is_said_to_hav
         assert isinstance(payload, bytes)
         for key, *options in (("said", asked, 100), ("of no account", unasked, 100), ("said again", "REPLACE", asked, 200)):
             assert wire.call("RESTORE", key, 0, payload, *options) == b"OK"
-        assert [wire.call("OBJECT", asked, key) for key in ("said", "said again")] == [100, 200]
+        counted = [wire.call("OBJECT", asked, key) for key in ("said", "said again")]
+        assert counted in ([100, 200], [101, 200], [100, 201], [101, 201]), counted  # a second may have begun
         assert wire.call("OBJECT", asked, "of no account") in ((5,) if asked == "FREQ" else (0, 1))
         assert wire.call("GET", "said") == b"value"
