@@ -59,6 +59,7 @@ cdef class Adoption:
     cdef uint64_t recount_at_ms      # not before
     cdef uint64_t recount_pause_ms
     cdef uint64_t recount_position
+    cdef uint64_t recount_ticket     # the grace period that a finished recount waits for; 0: none yet
     cdef DatabaseCounts *recounted
     cdef uint64_t versions[MAX_FRONT_ENDS]
     cdef readonly uint64_t recounts
@@ -80,7 +81,7 @@ cdef class Adoption:
     cdef bint _look_at_table(self) noexcept nogil
     cdef bint _look_at_page(self, uint32_t page, uint64_t word) noexcept nogil
     cdef bint _ask_for_grace(self) noexcept nogil
-    cdef bint _has_passed(self) noexcept nogil
+    cdef bint _has_passed(self, uint64_t ticket) noexcept nogil
     cdef bint _look_at_index(self) noexcept nogil
     cdef void _look_at_slot(self, uint32_t slot, uint64_t word) noexcept nogil
     cdef bint _read_word(self, uint32_t slot, uint64_t *word) noexcept nogil

@@ -167,14 +167,14 @@ cdef class Adoption:
         self.awaited = self.pool.fetch_and_add(self.pool.geometry.globals + GLOBAL_TICKET, 1) + 1
         return not self.pool.fabric.is_lost
 
-    cdef bint _has_passed(self) noexcept nogil:
-        """Whether every front end that lives has let the awaited grace period pass."""
+    cdef bint _has_passed(self, uint64_t ticket) noexcept nogil:
+        """Whether every front end that lives has let the grace period of this ticket pass."""
         cdef uint64_t rows[MAX_FRONT_ENDS * 8]
         cdef uint32_t number
         if self.pool.read_into(self.pool.row_offset(0), rows, MAX_FRONT_ENDS * FRONT_END_ROW_BYTES) != 0:
             return False
         for number in range(MAX_FRONT_ENDS):
-            if rows[number * 8] & 1 and rows[number * 8 + ROW_TICKET // 8] < self.awaited:
+            if rows[number * 8] & 1 and rows[number * 8 + ROW_TICKET // 8] < ticket:
                 return False
         return True
 
@@ -189,7 +189,7 @@ cdef class Adoption:
             return False
         while True:
             self.attend()
-            if self._has_passed():
+            if self._has_passed(self.awaited):
                 return True
             if time.monotonic() > end_s:
                 return False
@@ -214,7 +214,7 @@ cdef class Adoption:
                 if not self._look_at_index():
                     return False
             elif self.phase == PHASE_SETTLE or self.phase == PHASE_GRACE:
-                if not self._has_passed():
+                if not self._has_passed(self.awaited):
                     return False
                 self.position = 0
                 self.phase += 1
@@ -587,7 +587,8 @@ cdef class Adoption:
     cdef bint recount(self, uint32_t units, uint64_t now_ms) noexcept nogil:
         """Count all keys, when somebody died who may have changed some and not counted it; True while there is more to look at.
 
-        It holds only if nobody changes anything meanwhile, so it is tried when it is quiet, and again later.
+        It holds only if nobody changes anything meanwhile, so it is tried when it is quiet, and again later. Who was within a batch has changed keys
+        and says so when it ends: a grace period comes before the last look at whether it was quiet.
         """
         cdef uint64_t total = self.pool.geometry.set_count
         cdef uint32_t count
@@ -600,6 +601,7 @@ cdef class Adoption:
                 return False
             self.is_recounting = True
             self.recount_position = 0
+            self.recount_ticket = 0
         while units and self.recount_position < total:
             units -= 1
             count = CHUNK_SETS if total - self.recount_position > CHUNK_SETS else <uint32_t>(total - self.recount_position)
@@ -612,6 +614,10 @@ cdef class Adoption:
             return False
         if self.recount_position < total:
             return True
+        if self.recount_ticket == 0:
+            self.recount_ticket = self.pool.fetch_and_add(self.pool.geometry.globals + GLOBAL_TICKET, 1) + 1
+        if not self._has_passed(self.recount_ticket):
+            return False
         self._end_recount(now_ms, self._correct_counts())
         return False
 
@@ -680,8 +686,9 @@ cdef class Adoption:
         self.recount_pause_ms = min(self.recount_pause_ms * 2, <uint64_t>RECOUNT_PAUSE_MAX_MS)
 
     cdef bint _correct_counts(self) noexcept nogil:
-        """Write what is missing in the rows of all front ends into a row of its own."""
-        cdef DatabaseCounts found, correction
+        """Write what is missing in the rows of all front ends into a row of its own; False when somebody has changed something after all."""
+        cdef DatabaseCounts found[MAX_DATABASES]
+        cdef DatabaseCounts correction
         cdef uint64_t audits = 0
         cdef uint32_t i
         self.pool.read_into(self.pool.geometry.globals + GLOBAL_AUDITS, &audits, 8)
@@ -689,20 +696,24 @@ cdef class Adoption:
         if self.pool.compare_and_swap(self.pool.geometry.globals + GLOBAL_AUDITS, audits, audits + 1) != audits:
             return False
         for i in range(self.engine.database_count):
-            if not self.engine.total_counts(i, &found) or self.pool.read_into(
-                self.pool.counts_offset(MAX_FRONT_ENDS, i), &correction, sizeof(correction)
-            ) != 0:
+            if not self.engine.total_counts(i, &found[i]):
                 return False
-            if found.keys == self.recounted[i].keys and found.expires == self.recounted[i].expires and (
-                found.stored_bytes == self.recounted[i].stored_bytes
+        # The grace period has passed and it is still quiet: what the index holds and what the rows say are of one moment.
+        if not self._is_quiet():
+            return False
+        for i in range(self.engine.database_count):
+            if found[i].keys == self.recounted[i].keys and found[i].expires == self.recounted[i].expires and (
+                found[i].stored_bytes == self.recounted[i].stored_bytes
             ):
                 continue
+            if self.pool.read_into(self.pool.counts_offset(MAX_FRONT_ENDS, i), &correction, sizeof(correction)) != 0:
+                return False
             if <uint32_t>correction.epoch != <uint32_t>self.pool.epochs[i]:
                 memset(&correction, 0, sizeof(correction))
                 correction.epoch = <uint32_t>self.pool.epochs[i]
-            correction.keys += self.recounted[i].keys - found.keys
-            correction.expires += self.recounted[i].expires - found.expires
-            correction.stored_bytes += self.recounted[i].stored_bytes - found.stored_bytes
+            correction.keys += self.recounted[i].keys - found[i].keys
+            correction.expires += self.recounted[i].expires - found[i].expires
+            correction.stored_bytes += self.recounted[i].stored_bytes - found[i].stored_bytes
             if self.pool.write_from(self.pool.counts_offset(MAX_FRONT_ENDS, i), &correction, sizeof(correction)) != 0:
                 return False
             self.recounts += 1

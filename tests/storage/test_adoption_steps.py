@@ -468,3 +468,22 @@ def test_an_overflow_word_that_the_dead_raised_falls_again() -> None:
     assert scene.counts("lowered_overflows") == 2
     assert all(finish(scene.witness.store.exists(0, keys)))
     scene.empty()
+
+
+@pytest.mark.parametrize("turns", range(12))
+def test_keys_of_a_batch_under_way_are_counted_once(turns: int) -> None:
+    """A recount sees keys that their front end has written and not said so yet: it must not add them."""
+    scene = Scene()
+    scene.die()
+    scene.turn(turns=turns)
+    keys = [b"k%d" % number for number in range(9)]
+    scene.witness.begin(lambda store: store.write_many(0, [(key, b"v") for key in keys]))
+    while states(scene.keeper).count(LIVE) < len(keys):
+        if not scene.witness.perform():
+            assert not scene.witness.go_on()
+    scene.turn((scene.adopter.store, scene.keeper))
+    scene.witness.end()
+    for _ in range(2):
+        for store in (scene.adopter.store, scene.witness.store, scene.keeper):
+            assert store.database_size(0).keys == len(keys)
+        scene.turn()
