@@ -121,6 +121,9 @@ def test_clients_are_killed_wherever_they_are(worker_server: WorkerServer) -> No
             assert asking.call("CLIENT", "KILL", address) == ReplyError("ERR No such client")
             with worker_server.connect_to(0) as one, worker_server.connect_to(1) as two:
                 laddr = f"127.0.0.1:{worker_server.process.port}"
+                end_s = time.monotonic() + DEADLINE_S
+                while str(asking.call("CLIENT", "LIST")).count("laddr=") != 3:  # those that were closed are gone in a moment
+                    assert time.monotonic() < end_s
                 assert asking.call("CLIENT", "KILL", "LADDR", laddr, "USER", "default", "TYPE", "normal", "SKIPME", "yes") == 2
                 assert one.rest() == two.rest() == b""
             assert asking.call("CLIENT", "KILL", "TYPE", "pubsub") == 0

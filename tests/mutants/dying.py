@@ -33,7 +33,7 @@ MUTANTS = (
         "no-grace-before-freeing",
         "whoever unlinked a value before its slot was looked at frees it too: twice",
         ADOPTION,
-        "            if rows[number * 8] & 1 and rows[number * 8 + ROW_TICKET // 8] < self.awaited:",
+        "            if rows[number * 8] & 1 and rows[number * 8 + ROW_TICKET // 8] < ticket:",
         "            if False:",
         TESTS,
     ),
