@@ -99,6 +99,11 @@ class AccessControl:
         user = self.users.get(client.user)
         return (Denial.COMMAND, 0) if user is None else user.check(spec, args)
 
+    def may_read_others(self, client: ClientState, spec: CommandSpec, args: Sequence[bytes]) -> bool:
+        """Whether this call of the client's may read keys that only the values of others name: SORT's BY and GET."""
+        user = self.users.get(client.user)
+        return not client.slow_reasons & SlowReason.ACCESS_RULES or (user is not None and user.may_read_others(spec, args))
+
     def refusal(self, client: ClientState, spec: CommandSpec, args: Sequence[bytes], *, context: str = "toplevel") -> str | None:
         """Return the error for what the client may not run, and take it down; None when it may. ``context``: toplevel or multi."""
         denied = self.check(client, spec, args)

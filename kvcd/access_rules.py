@@ -239,6 +239,11 @@ class Selector:
         """Whether a pattern that grants all of ``needed`` matches the key."""
         return self.all_keys or any(access & needed == needed and matches(pattern, key) for pattern, access in self.keys.items())
 
+    @property
+    def reads_all_keys(self) -> bool:
+        """Whether every key may be read, whatever its name."""
+        return self.all_keys or bool(self.keys.get(b"*", Access(0)) & Access.READ)
+
     def allows_channel(self, channel: bytes, *, is_pattern: bool) -> bool:
         """Whether the channel matches a pattern; one that is a pattern itself must be among them."""
         if self.all_channels or channel in self.channels:

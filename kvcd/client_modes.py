@@ -48,6 +48,7 @@ class ClientModes:
     patterns: dict[bytes, None] = field(default_factory=dict)
     shard_channels: dict[bytes, None] = field(default_factory=dict)
     tracking: Tracking | None = None
+    own_changes: list[list[bytes] | None] = field(default_factory=list)  # invalidations that wait for the client's own reply
     is_monitor: bool = False
     never_evicted: bool = False  # CLIENT NO-EVICT
     touches_nothing: bool = False  # CLIENT NO-TOUCH

@@ -38,6 +38,10 @@ class CommandNames:
         """Whether a command that has a fast lane is known by another name, or by none: that lane has its names built in."""
         return any(name in COMMANDS and COMMANDS[name].lane == "fast" for name in self._names)
 
+    def is_known(self, original: bytes) -> bool:
+        """Whether the command of the table can be called at all, under whatever name."""
+        return original not in self._names or original in self._names.values()
+
     def known_as(self, name: bytes) -> bytes:
         """Return the name in the command table of what a client calls ``name``; one that is not there for what has no name any more."""
         return self._names.get(name.lower(), name) if self._names else name

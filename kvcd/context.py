@@ -89,6 +89,10 @@ class ClientState(Protocol):
         """Hand over what was pushed since this command began (EXEC puts it between the replies that it gathers)."""
         ...
 
+    def take_late_pushes(self) -> bytes:
+        """Hand over what was pushed to go behind the reply of the command at hand."""
+        ...
+
     def kill(self) -> None:
         """Close the connection now, dropping what is queued. Not for the client whose command is running."""
         ...

@@ -189,8 +189,8 @@ class ServerModes:
         name, to_shard = message.payload
         return self.subscriptions.deliver(name.encode("latin-1"), message.data, to_shard=to_shard)
 
-    def _say(self, channel: bytes, message: bytes) -> None:
-        self.subscriptions.deliver(channel, message)
+    def _say(self, channel: bytes, message: bytes, behind_reply: bool) -> None:
+        self.subscriptions.deliver(channel, message, behind_reply=behind_reply)
         if not self._channel.is_alone:
             self._said.append([channel.decode("latin-1"), message.decode("latin-1")])
             self._plan_telling()
@@ -201,20 +201,20 @@ class ServerModes:
 
     # ------------------------------------------------------------------ changes
 
-    def changed(self, client: ClientState | None, database: int, key: bytes) -> None:
-        """A key was changed or removed: who watches or tracks it has to know."""
+    def changed(self, client: ClientState | None, database: int, key: bytes, *, behind_reply: bool = False) -> None:
+        """A key was changed or removed: who watches or tracks it has to know, before the client's reply or behind it."""
         for watcher in self._watchers:
             modes = watcher.modes
             if modes is not None and (database, key) in modes.watched:
                 modes.is_dirty = True
         if self.is_tracking:
-            self.tracking.changed(key, by=client)
+            self.tracking.changed(key, by=client, during=client, behind_reply=behind_reply)
             self._note_change(key.decode("latin-1"))
 
-    def flushed(self) -> None:
-        """A database was emptied, or all; who watched a key that was there finds it gone."""
+    def flushed(self, during: ClientState | None = None) -> None:
+        """A database was emptied, or all, by the command of ``during``; who watched a key that was there finds it gone."""
         if self.is_tracking:
-            self.tracking.flushed()
+            self.tracking.flushed(during=during)
             self._note_change(None)
 
     async def swapped(self, first: int, second: int) -> None:
@@ -253,8 +253,8 @@ class ServerModes:
             else:
                 self.tracking.changed(key.encode("latin-1"), by=None)
 
-    def take_removals(self) -> None:
-        """Tell of what expired or was evicted since the last look."""
+    def take_removals(self, during: ClientState | None = None) -> None:
+        """Tell of what expired or was evicted since the last look, met by the command of ``during`` or by nobody's."""
         store = self._server.store
         for was_evicted, database, key in store.take_removals():
             if was_evicted:
@@ -262,7 +262,7 @@ class ServerModes:
             else:
                 self.notifications.notify(EXPIRED, b"expired", database, key)
             if self.is_tracking:
-                self.tracking.changed(key, by=None)
+                self.tracking.changed(key, by=None, during=during)
                 self._note_change(key.decode("latin-1"))
         if store.take_lost_removals() and self.is_tracking:
             self.flushed()  # more than could be noted: who cached anything must take it for gone

@@ -13,8 +13,11 @@ GENERIC, STRING, EXPIRED, EVICTED, NEW, MISSED = "g", "$", "x", "e", "n", "m"
 class Notifications:
     """Turns events into messages on the channels of the key and of the event."""
 
-    def __init__(self, say: Callable[[bytes, bytes], object], number_of: Callable[[int], int]) -> None:
-        """``say`` tells the subscribers of a channel, on all workers; ``number_of`` a database's number by its place."""
+    def __init__(self, say: Callable[[bytes, bytes, bool], object], number_of: Callable[[int], int]) -> None:
+        """``say`` tells the subscribers of a channel, on all workers, before the reply of the command at hand or behind it.
+
+        ``number_of`` gives a database's number by its place.
+        """
         self._say = say
         self._number_of = number_of
         self.classes: frozenset[str] = frozenset()
@@ -31,12 +34,12 @@ class Notifications:
         """Whether there is anything to be told."""
         return bool(self.classes - {"K", "E"})
 
-    def notify(self, kind: str, event: bytes, database: int, key: bytes) -> None:
+    def notify(self, kind: str, event: bytes, database: int, key: bytes, *, behind_reply: bool = False) -> None:
         """Tell of one event of class ``kind``, if that is wanted."""
         if kind not in self.classes:
             return
         number = self._number_of(database)
         if self._on_key_channel:
-            self._say(b"__keyspace@%d__:%b" % (number, key), event)
+            self._say(b"__keyspace@%d__:%b" % (number, key), event, behind_reply)
         if self._on_event_channel:
-            self._say(b"__keyevent@%d__:%b" % (number, event), key)
+            self._say(b"__keyevent@%d__:%b" % (number, event), key, behind_reply)

@@ -1,12 +1,13 @@
 """Observed store: what one command does to the store, seen by those who are to hear of changes.
 
-Made for a single command, by ``kvcd.commands.dispatch``, while anybody watches, tracks or is notified. Events wait until the
-command has ended, since Redis's order is not always that of the changes.
+Made for a single command, by ``kvcd.commands.dispatch``, while anybody watches, tracks or is notified. Changes and events wait
+until the command has ended, since Redis's order is not always that in which they are made here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from kvcd.context import ClientState, ServerState
@@ -42,7 +43,28 @@ _SET_WITH_EXPIRY = ("set", "setex", "psetex")
 _READING_WRITERS = ("getex", "getdel", "getset", "copy", "set", "bitop", "sort")
 _SILENT_READERS = ("object|encoding", "object|freq", "object|idletime", "object|refcount", "memory|usage", "debug|object")
 
-_Event = tuple[str, bytes, int, bytes]
+# Redis answers these first and makes the change then; so it does with SET ... GET, and where EXPIRE sets a time.
+_ANSWER_FIRST = ("getset", "getdel", "getex", "bitfield")
+_EXPIRING = ("expire", "pexpire", "expireat", "pexpireat")
+_CHANGE = ""  # in place of an event's class: the key was changed or removed
+
+
+@dataclass(frozen=True, slots=True)
+class _Event:
+    """What somebody may have to hear of: an event, or that a key changed."""
+
+    kind: str
+    name: bytes
+    database: int
+    key: bytes
+    behind_reply: bool = False
+
+    @property
+    def rank_in_move(self) -> int:
+        """Where it stands when a key gets another name or database: Redis makes the new one first, and tells of the old one first."""
+        if self.kind == NEW:
+            return 0
+        return (1 if self.kind == _CHANGE else 3) + (not self.name.endswith(b"_from"))
 
 
 def _only_reads(spec: CommandSpec, args: Sequence[bytes]) -> bool:
@@ -71,14 +93,20 @@ class ObservedStore:
         return getattr(self._store, name)
 
     def finish(self) -> None:
-        """The command has ended: tell of what expired before it, then of what it did."""
-        self._modes.take_removals()
+        """The command has ended: tell of what expired before it, so that a key's last change is its own; then of what it did."""
+        self._modes.take_removals(self._client)
         if self._name in _REMOVALS:
-            # Redis removes the old name first, and says so first.
-            self._events.sort(key=lambda event: (event[0] != NEW, not event[1].endswith(b"_from")))
-        for kind, event, database, key in self._events:
-            self._modes.notifications.notify(kind, event, database, key)
+            self._events.sort(key=lambda event: event.rank_in_move)
+        for event in self._events:
+            if event.kind == _CHANGE:
+                self._modes.changed(self._client, event.database, event.key, behind_reply=event.behind_reply)
+            else:
+                self._modes.notifications.notify(event.kind, event.name, event.database, event.key, behind_reply=event.behind_reply)
         self._events.clear()
+
+    def _note(self, kind: str, name: bytes, database: int, key: bytes, *, behind_reply: bool | None = None) -> None:
+        is_behind = self._name in _ANSWER_FIRST if behind_reply is None else behind_reply
+        self._events.append(_Event(kind, name, database, key, is_behind))
 
     # ----------------------------------------------------------------- reading
 
@@ -110,7 +138,7 @@ class ObservedStore:
 
     def _missed(self, database: int, key: bytes) -> None:
         if self._tells_misses:
-            self._events.append((MISSED, b"keymiss", database, key))
+            self._note(MISSED, b"keymiss", database, key, behind_reply=False)
 
     # ---------------------------------------------------------------- changing
 
@@ -143,9 +171,10 @@ class ObservedStore:
         if want_previous and result.previous is None:
             self._missed(database, key)
         if result.status == Status.OK:
-            self._written(database, key, is_new=is_new)
+            behind_reply = True if want_previous else None
+            self._written(database, key, is_new=is_new, behind_reply=behind_reply)
             if expire_at_ms != NO_EXPIRY and self._name in _SET_WITH_EXPIRY:
-                self._events.append((GENERIC, b"expire", database, key))
+                self._note(GENERIC, b"expire", database, key, behind_reply=behind_reply)
         return result
 
     async def write_many(self, database: int, pairs: Sequence[tuple[bytes, Payload]]) -> Status:
@@ -171,8 +200,9 @@ class ObservedStore:
             if value is not None:
                 self._written(database, key, is_new=False)
             else:
-                self._changed(database, key)
-                self._events.append((GENERIC, b"persist" if expire_at_ms == NO_EXPIRY else b"expire", database, key))
+                behind_reply = True if self._name in _EXPIRING else None
+                self._note(_CHANGE, b"", database, key, behind_reply=behind_reply)
+                self._note(GENERIC, b"persist" if expire_at_ms == NO_EXPIRY else b"expire", database, key, behind_reply=behind_reply)
         return status
 
     async def delete(self, database: int, keys: Sequence[bytes]) -> int:
@@ -194,26 +224,23 @@ class ObservedStore:
     async def flush(self, database: int | None) -> None:
         """As the store does."""
         await self._store.flush(database)
-        self._modes.flushed()
+        self._modes.flushed(self._client)
 
     async def _is_absent(self, database: int, key: bytes) -> bool:
         return (await self._store.stamps(database, [key]))[0] is None
 
-    def _changed(self, database: int, key: bytes) -> None:
-        """Let those know who are to hear of changes; first of what expired before this one, so that the last change of a key is this."""
-        self._modes.take_removals()
-        self._modes.changed(self._client, database, key)
-
-    def _written(self, database: int, key: bytes, *, is_new: bool) -> None:
-        self._changed(database, key)
+    def _written(self, database: int, key: bytes, *, is_new: bool, behind_reply: bool | None = None) -> None:
         if is_new:
-            self._events.append((NEW, b"new", database, key))
+            # BITFIELD makes the key before it answers, though it changes it behind that.
+            self._note(NEW, b"new", database, key, behind_reply=False if self._name == "bitfield" else behind_reply)
+        self._note(_CHANGE, b"", database, key, behind_reply=behind_reply)
         kind, event = _WRITES.get(self._name, (STRING, b"set"))
-        self._events.append((kind, event, database, key))
+        self._note(kind, event, database, key, behind_reply=behind_reply)
 
     def _removed(self, database: int, key: bytes) -> None:
-        self._changed(database, key)
-        self._events.append((GENERIC, _REMOVALS.get(self._name, b"del"), database, key))
+        event = _REMOVALS.get(self._name, b"del")
+        self._note(_CHANGE, event, database, key)
+        self._note(GENERIC, event, database, key)
 
 
 class ObservedServer:

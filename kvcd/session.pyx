@@ -316,6 +316,13 @@ cdef class Session:
         self.pushed_bytes -= PyBytes_GET_SIZE(together)
         return together
 
+    def take_late_pushes(self) -> bytes:
+        """Hand over what was to go behind the reply of the command at hand."""
+        cdef bytes together = b"" if self.late_pushes is None else b"".join(self.late_pushes)
+        self.late_pushes = None
+        self.pushed_bytes -= PyBytes_GET_SIZE(together)
+        return together
+
     cdef int _write_pushes(self, list messages) except -1:
         """Append messages to the replies at hand."""
         cdef bytes message

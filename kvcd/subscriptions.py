@@ -47,17 +47,17 @@ class Subscriptions:
             for name in list(own):
                 self.remove(table, own, client, name)
 
-    def deliver(self, channel: bytes, message: bytes, *, to_shard: bool = False) -> int:
-        """Tell those who hear the channel; returns how many were told, by pattern too."""
+    def deliver(self, channel: bytes, message: bytes, *, to_shard: bool = False, behind_reply: bool = False) -> int:
+        """Tell those who hear the channel, whose command is at hand before its reply or behind it; returns how many were told."""
         if to_shard:
             return self._send(self.shard_channels.get(channel, ()), Push((b"smessage", channel, message)))
-        count = self._send(self.channels.get(channel, ()), Push((b"message", channel, message)))
+        count = self._send(self.channels.get(channel, ()), Push((b"message", channel, message)), behind_reply=behind_reply)
         for pattern, audience in self.patterns.items():
             if matches(pattern, channel):
-                count += self._send(audience, Push((b"pmessage", pattern, channel, message)))
+                count += self._send(audience, Push((b"pmessage", pattern, channel, message)), behind_reply=behind_reply)
         return count
 
-    def _send(self, audience: Iterable[ClientState], push: Push) -> int:
+    def _send(self, audience: Iterable[ClientState], push: Push, *, behind_reply: bool = False) -> int:
         encoded: dict[int, bytes] = {}
         limit_bytes = self._limit_bytes()
         count = 0
@@ -65,6 +65,6 @@ class Subscriptions:
             message = encoded.get(client.resp)
             if message is None:
                 message = encoded[client.resp] = encode(push, client.resp)
-            client.push(message, limit_bytes)
+            client.push(message, limit_bytes, behind_reply)
             count += 1
         return count

@@ -42,7 +42,7 @@ class TrackingTable:
         self._readers: dict[bytes, dict[int, None]] = {}
         self._items = 0
         self._prefixes: dict[bytes, _Prefix] = {}
-        self._is_broadcast_planned = False
+        self._is_broadcast_planned = self._is_limit_planned = False
         self._tracking: dict[int, None] = {}
         self.max_keys = 0
         self.random = random.Random()
@@ -108,33 +108,47 @@ class TrackingTable:
         over = len(self._readers) - self.max_keys
         # A dictionary has no random entry: the keys are gathered once for all that go.
         for key in self.random.sample(list(self._readers), over):
-            self._invalidate(key, by=None)
+            self._invalidate(key)
+
+    def limit_soon(self) -> None:
+        """See to the limit, at the latest when this turn of the loop is over."""
+        if self.max_keys and len(self._readers) > self.max_keys and not self._is_limit_planned:
+            self._is_limit_planned = True
+            self._call_soon(self._limit_as_planned)
+
+    def _limit_as_planned(self) -> None:
+        self._is_limit_planned = False
+        self.limit()
 
     # ----------------------------------------------------------------- changing
 
-    def changed(self, key: bytes, *, by: ClientState | None) -> None:
-        """A key was changed or removed, by a client of this worker or somebody else."""
+    def changed(self, key: bytes, *, by: ClientState | None, during: ClientState | None = None, behind_reply: bool = False) -> None:
+        """A key was changed or removed, by a client of this worker or somebody else.
+
+        ``during``: whose command is at hand. What others are told because of it comes before its reply, or ``behind_reply``; what it
+        is told itself waits for ``tell_own``.
+        """
         if self._prefixes:
             self._note_for_prefixes(key, by)
         if key in self._readers:
-            self._invalidate(key, by)
+            self._invalidate(key, during=during, behind_reply=behind_reply)
 
-    def _invalidate(self, key: bytes, by: ClientState | None) -> None:
+    def _invalidate(self, key: bytes, *, during: ClientState | None = None, behind_reply: bool = False) -> None:
         readers = self._readers.pop(key)
         self._items -= len(readers)
         for number in readers:
             client = self._clients.get(number)
             tracking = client.modes.tracking if client is not None and client.modes is not None else None
-            if client is None or tracking is None or tracking.is_broadcast or (tracking.no_loop and client is by):
+            if client is None or tracking is None or tracking.is_broadcast or (tracking.no_loop and client is during):
                 continue
-            self._tell(client, tracking, [key])
+            self._tell_or_keep(client, tracking, [key], during=during, behind_reply=behind_reply)
 
-    def flushed(self) -> None:
+    def flushed(self, *, during: ClientState | None = None) -> None:
         """A database was emptied, or all."""
-        for number in self._tracking:
+        for number in sorted(self._tracking):
             client = self._clients.get(number)
             if client is not None and client.modes is not None and client.modes.tracking is not None:
-                self._tell(client, client.modes.tracking, FLUSHED)
+                self._tell_or_keep(client, client.modes.tracking, FLUSHED, during=during)
         self._readers.clear()
         self._items = 0
 
@@ -150,7 +164,7 @@ class TrackingTable:
     def broadcast(self) -> None:
         """Tell of everything under the prefixes that changed in this turn of the loop."""
         self._is_broadcast_planned = False
-        for audience in list(self._prefixes.values()):
+        for _, audience in sorted(self._prefixes.items()):
             changed, audience.changed = audience.changed, {}
             for number in audience.clients if changed else ():
                 client = self._clients.get(number)
@@ -159,26 +173,50 @@ class TrackingTable:
                     continue
                 keys = [key for key, by in sorted(changed.items()) if not (tracking.no_loop and by == number)]
                 if keys:
-                    self._tell(client, tracking, keys)
+                    self._tell(client, tracking, keys, behind_reply=True)
 
     # ------------------------------------------------------------------ telling
 
-    def _tell(self, client: ClientState, tracking: Tracking, keys: list[bytes] | None) -> None:
+    def _tell_or_keep(
+        self,
+        client: ClientState,
+        tracking: Tracking,
+        keys: list[bytes] | None,
+        *,
+        during: ClientState | None,
+        behind_reply: bool = False,
+    ) -> None:
+        if client is during and client.modes is not None:
+            client.modes.own_changes.append(keys)
+        else:
+            self._tell(client, tracking, keys, behind_reply=behind_reply)
+
+    def tell_own(self, client: ClientState) -> None:
+        """The client's command, a whole transaction too, has its reply: behind that comes what it changed of its own keys."""
+        if client.modes is None:
+            return
+        changes, client.modes.own_changes = client.modes.own_changes, []
+        for keys in changes:
+            self._tell(client, client.modes.tracking or Tracking(), keys, behind_reply=True)
+
+    def _tell(self, client: ClientState, tracking: Tracking, keys: list[bytes] | None, *, behind_reply: bool = False) -> None:
         """Tell the client, or whom it wants to be told instead."""
         if not tracking.redirect:
-            self.deliver(client, keys)
+            self.deliver(client, keys, behind_reply=behind_reply)
         elif tracking.redirect in self._clients:
-            self.deliver(self._clients[tracking.redirect], keys, is_redirected=True)
+            self.deliver(self._clients[tracking.redirect], keys, is_redirected=True, behind_reply=behind_reply)
         else:
             self._tell_elsewhere(client, tracking.redirect, keys)
 
-    def deliver(self, client: ClientState, keys: Sequence[bytes] | None, *, is_redirected: bool = False) -> None:
+    def deliver(
+        self, client: ClientState, keys: Sequence[bytes] | None, *, is_redirected: bool = False, behind_reply: bool = False
+    ) -> None:
         """Send an invalidation to this very client, if it can hear one."""
         names = None if keys is None else list(keys)
         if client.resp > 2:
-            client.push(encode(Push((b"invalidate", names)), 3), self._limit_bytes(client), True)
+            client.push(encode(Push((b"invalidate", names)), 3), self._limit_bytes(client), behind_reply)
         elif is_redirected and is_subscriber(client):
-            client.push(encode(Push((b"message", CHANNEL, names)), 2), self._limit_bytes(client), True)
+            client.push(encode(Push((b"message", CHANNEL, names)), 2), self._limit_bytes(client), behind_reply)
 
     def note_broken(self, client: ClientState) -> None:
         """Whom the client's messages went to is gone."""

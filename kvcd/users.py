@@ -153,6 +153,10 @@ class User:
                 reason, position = denied[0], last
         return reason, position
 
+    def may_read_others(self, spec: CommandSpec, args: Sequence[bytes]) -> bool:
+        """Whether a selector that allows this call lets it read keys that its arguments do not name."""
+        return any(selector.reads_all_keys and selector.check(spec, args) is None for selector in self.selectors)
+
     def channel_patterns(self) -> set[bytes] | None:
         """Return the channel patterns of all selectors; None when every channel is allowed."""
         if any(selector.all_channels for selector in self.selectors):

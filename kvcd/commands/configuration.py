@@ -47,7 +47,7 @@ async def handle_config_rewrite(client: ClientState, server: ServerState, args: 
     if not server.config.file:
         raise CommandError("ERR The server is running without a config file")
     try:
-        rewrite_file(server.config)
+        rewrite_file(server.config, server.access.users)
     except OSError as error:
         raise CommandError(f"ERR Rewriting config file: {error.strerror}") from error
     return OK

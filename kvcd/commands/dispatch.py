@@ -69,7 +69,11 @@ async def dispatch(client: ClientState, server: ServerState, args: list[bytes]) 
     if transaction is not None and spec.name not in _NEVER_QUEUED:
         transaction.add(spec, [value_bytes(argument) for argument in args])  # a staged value is the session's, until the reply
         return _QUEUED
-    return await run_command(client, server, spec, args)
+    modes.tracking.limit()
+    reply = await run_command(client, server, spec, args)
+    if client.modes is not None and client.modes.own_changes:
+        modes.tracking.tell_own(client)
+    return reply
 
 
 async def run_command(client: ClientState, server: ServerState, spec: CommandSpec, args: list[bytes]) -> Reply:
@@ -80,7 +84,8 @@ async def run_command(client: ClientState, server: ServerState, spec: CommandSpe
     if modes.is_monitored and "admin" not in spec.flags:
         words = [value_bytes(argument) for argument in args]  # now: what is staged may be published
     observed = None
-    if modes.are_changes_wanted or (own is not None and own.touches_nothing):
+    # Not EXEC itself: each command that it runs is observed, and would be a second time.
+    if spec.name != "exec" and (modes.are_changes_wanted or (own is not None and own.touches_nothing)):
         observed = ObservedServer(server, client, spec, args)
     started_ns = time.perf_counter_ns()
     try:
@@ -128,7 +133,7 @@ def _track(client: ClientState, server: ServerState, tracking: Tracking, spec: C
     """Remember what a tracking client has read; CLIENT CACHING is over then."""
     if "readonly" in spec.flags:
         server.modes.tracking.remember(client, [args[position] for position in spec.key_positions(len(args))])
-        server.modes.tracking.limit()
+        server.modes.tracking.limit_soon()
     in_transaction = client.modes is not None and client.modes.transaction is not None
     if not in_transaction and not spec.name.startswith("client|"):
         tracking.is_caching = False

@@ -88,41 +88,49 @@ def docs_of(spec: CommandSpec) -> dict[object, object]:
     return docs
 
 
+def _callable(server: ServerState) -> list[CommandSpec]:
+    """Return the commands that have a name; renamed ones are told of by the name that they had."""
+    return [spec for name, spec in COMMANDS.items() if server.names.is_known(name)]
+
+
+def _chosen(server: ServerState, names: list[bytes]) -> list[CommandSpec | None]:
+    """Return the commands that are called so, None for what is none; all of them without a name."""
+    return [lookup(server.names.known_as(name)) for name in names] or [*_callable(server)]
+
+
 @handles("command")
 async def handle_command(client: ClientState, server: ServerState, args: list[bytes]) -> Reply:
     """COMMAND without a subcommand."""
-    return [info_of(spec) for spec in COMMANDS.values()]
+    return [info_of(spec) for spec in _callable(server)]
 
 
 @handles("command|count")
 async def handle_command_count(client: ClientState, server: ServerState, args: list[bytes]) -> Reply:
     """COMMAND COUNT."""
-    return len(COMMANDS)
+    return len(_callable(server))
 
 
 @handles("command|info")
 async def handle_command_info(client: ClientState, server: ServerState, args: list[bytes]) -> Reply:
     """COMMAND INFO [command-name ...]: null for a name that is unknown."""
-    chosen = [lookup(server.names.known_as(name)) for name in args[2:]] if len(args) > 2 else list(COMMANDS.values())
-    return [None if spec is None else info_of(spec) for spec in chosen]
+    return [None if spec is None else info_of(spec) for spec in _chosen(server, args[2:])]
 
 
 @handles("command|docs")
 async def handle_command_docs(client: ClientState, server: ServerState, args: list[bytes]) -> Reply:
     """COMMAND DOCS [command-name ...]: unknown names are left out."""
-    chosen = [lookup(server.names.known_as(name)) for name in args[2:]] if len(args) > 2 else list(COMMANDS.values())
-    return {spec.name.encode(): docs_of(spec) for spec in chosen if spec is not None}
+    return {spec.name.encode(): docs_of(spec) for spec in _chosen(server, args[2:]) if spec is not None}
 
 
 @handles("command|list")
 async def handle_command_list(client: ClientState, server: ServerState, args: list[bytes]) -> Reply:
     """COMMAND LIST [FILTERBY MODULE module-name | ACLCAT category | PATTERN pattern]: subcommands only where a filter finds them."""
     if len(args) == 2:
-        return list(COMMANDS)
+        return [spec.name.encode() for spec in _callable(server)]
     if len(args) != 5 or args[2].lower() != b"filterby":
         raise CommandError(SYNTAX_ERROR)
     kind, wanted = args[3].lower(), args[4]
-    every = [spec for command in COMMANDS.values() for spec in (command, *command.subcommands)]
+    every = [spec for command in _callable(server) for spec in (command, *command.subcommands)]
     if kind == b"module":
         return []
     if kind == b"aclcat":

@@ -105,9 +105,10 @@ async def handle_exec(client: ClientState, server: ServerState, args: list[bytes
         parts = [b"*%d\r\n" % len(transaction.queue)]
         for spec, words in transaction.queue:
             reply = await _run_queued(client, server, spec, words)
-            # What it told this very client comes before its reply, as everywhere; and that in the protocol that holds now.
+            # What it told this very client comes before its reply or behind it, as everywhere; and that in the protocol that holds now.
             parts.append(client.take_pushes())
             parts.append(b"" if reply is NO_REPLY else encode(reply, client.resp))
+            parts.append(client.take_late_pushes())
         return Encoded(b"".join(parts))
     finally:
         discard(client, server)

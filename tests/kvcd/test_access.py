@@ -200,6 +200,20 @@ def test_what_a_user_may_not_run_is_refused_in_redis_words(pair: Pair, resp: int
         pair.same(line)
 
 
+@pytest.mark.parametrize("resp", [2, 3])
+def test_sort_reads_other_keys_for_those_alone_who_may_read_all(pair: Pair, resp: int) -> None:
+    """BY and GET lead to keys that no argument names."""
+    for rules in ("~a*", "%R~*", "%W~*", "~a* %R~*", "~*", "%R~a* (+sort %RW~*)", "%R~a* (+get ~*)", "~a* (~* +@all)"):
+        pair.same(f"acl setuser u reset on nopass +@all {rules}")
+        pair.say(f"hello {resp} auth u x")
+        for line in (
+            "sort a", "sort a by w_*", "sort a by nosort", "sort a get #", "sort a get o_*", "sort a by w_* get #", "sort_ro a by w_*",
+            "sort_ro a get x", "sort a by nosort store a1", "sort a by", "sort a limit x 1 by w_*", "sort b by w_*", "sort a bogus by w_*",
+        ):  # fmt: skip
+            pair.same(line)
+        pair.same("reset")
+
+
 def test_a_reset_user_hears_what_the_setting_of_now_allows(pair: Pair) -> None:
     """Not what was set when the user was made; a new selector of it neither."""
     for word in ("allchannels", "resetchannels", "allchannels"):

@@ -28,6 +28,25 @@ def test_what_a_command_does_by_its_name_it_does_under_another() -> None:
     assert service.do("COMMAND", "GETKEYS", "SORT", "a", "STORE", "b") == Error("ERR Invalid command specified")
 
 
+def test_commands_without_a_name_are_not_told_of() -> None:
+    """COMMAND and its subcommands: what is renamed stays in them as what it was, what is removed does not."""
+    plain, service = Service(), renamed(("flushall", ""), ("get", "fetch"), ("set", "x"), ("strlen", "set"), ("x", ""))
+    everything = plain.do("COMMAND", "LIST")
+    assert isinstance(everything, list)
+    left = [name for name in everything if name not in (b"flushall", b"set")]
+    assert service.do("COMMAND", "LIST") == left
+    assert service.do("COMMAND", "COUNT") == len(left) == len(everything) - 2
+    for words in (("COMMAND",), ("COMMAND", "INFO")):
+        entries = service.do(*words)
+        assert isinstance(entries, list)
+        assert [entry[0] for entry in entries] == left
+    docs = service.do("COMMAND", "DOCS")
+    assert isinstance(docs, dict)
+    assert list(docs) == left
+    assert service.do("COMMAND", "LIST", "FILTERBY", "PATTERN", "flush*") == [b"flushdb"]
+    assert service.do("COMMAND", "DOCS", "get", "flushall", "nonsense") == {}
+
+
 def test_keys_of_a_chain_are_told() -> None:
     """PREFIX.SET's, behind its options."""
     assert Service().do("COMMAND", "GETKEYS", "PREFIX.SET", "NX", "PARENT", "p", "a", "1", "b", "2") == [b"p", b"a", b"b"]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from kvcd.access_file import load_users
 from kvcd.config import Config
 from kvcd.configuration_rewrite import SIGNATURE, memory_text, rewrite_file, rewritten
 from protocol.replies import Error
@@ -74,6 +75,42 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
 def test_sizes_are_written_in_their_largest_unit(size_bytes: int, text: str) -> None:
     """As Redis writes them."""
     assert memory_text(size_bytes) == text
+
+
+def test_users_are_written_as_they_are_now(tmp_path: Path) -> None:
+    """Who was removed is gone, who was changed or added is in the file, and what was written makes the same users again."""
+    path = tmp_path / "kvcd.conf"
+    path.write_text("# users\nuser bob on >pw ~a* %R~b* &c* +@read (+set ~q*)\nuser al off\n# end\n")
+    config = Config.load([str(path)], environment={})
+    users = load_users(config)
+    rewrite_file(config, users)
+    assert {str(name): user.describe() for name, user in load_users(Config.load([str(path)], environment={}))} == {
+        str(name): user.describe() for name, user in users
+    }
+    users.remove(b"bob")
+    users.put(b"al", users.changed(b"al", [b"on", b"nopass", b'~"x\\', b"+get"]))
+    users.put(b"it's", users.changed(b"it's", [b"(%R~a +get)", b"&*"]))
+    rewrite_file(config, users)
+    text = path.read_text()
+    assert "bob" not in text
+    assert text.startswith("# users\nuser al on nopass ")
+    assert "\n# end\n" in text
+    assert "user default" not in text
+    again = load_users(Config.load([str(path)], environment={}))
+    assert [(name, user.describe()) for name, user in again] == [(name, user.describe()) for name, user in users]
+    users.put(b"default", users.changed(b"default", [b"-get"]))
+    rewrite_file(config, users)
+    assert "\nuser default on nopass ~* &* +@all -get\n" in path.read_text()
+
+
+def test_users_of_a_file_of_their_own_are_not_written(tmp_path: Path) -> None:
+    """`aclfile` has them, and both together would be refused at the next start."""
+    path = tmp_path / "kvcd.conf"
+    (tmp_path / "users.acl").write_text("user bob on nopass +get\n")
+    path.write_text(f"aclfile {tmp_path}/users.acl\n")
+    config = Config.load([str(path)], environment={})
+    rewrite_file(config, load_users(config))
+    assert "\nuser " not in path.read_text()
 
 
 def test_without_a_file_there_is_nothing_to_rewrite() -> None:

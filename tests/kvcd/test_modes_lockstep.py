@@ -619,6 +619,14 @@ MONITORS = {
 }
 
 SWITCHES = {
+    "numbers of lolwut": """
+        A LOLWUT VERSION x
+        A LOLWUT VERSION 5 x
+        A LOLWUT VERSION 5 10 x
+        A LOLWUT VERSION 5 10 10 x
+        A LOLWUT VERSION 6 x
+        A LOLWUT version 6 10 1.5
+    """,
     "refusals": """
         A CLIENT REPLY
         A CLIENT REPLY MAYBE

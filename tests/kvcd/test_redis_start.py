@@ -196,6 +196,8 @@ def test_commands_are_known_by_their_new_names_alone_as_in_redis(servers: Server
             said = [
                 "old k value", "GET k", "fetch k", "FETCH k", "set k", "SET k v", "strlen k", "FLUSHALL", "flushall x y", "mget k",
                 "config",
+                "COMMAND INFO get", "COMMAND INFO fetch", "COMMAND INFO flushall old", "COMMAND LIST FILTERBY PATTERN flushal*",
+                "COMMAND LIST FILTERBY PATTERN strle*", "COMMAND LIST FILTERBY PATTERN fetch", "COMMAND DOCS flushall GET",
                 "b840fc02d524045429941cc15f59e41cb7be6c52 GET port x", "b840fc02d524045429941cc15f59e41cb7be6c52", "ping", "AUTH u x",
                 "fetch k", "set k", "old k v",
             ]  # fmt: skip
