@@ -88,7 +88,7 @@ def replace_all(users: Users, found: dict[bytes, User]) -> None:
 def save_file(config: Config, users: Users) -> None:
     """Write the ACL file anew, all of it or nothing. Raises OSError."""
     path = path_of(config)
-    text = b"".join(b"user " + name + b" " + user.describe() + b"\n" for name, user in users)
+    text = b"".join(b"user " + name + b" " + user.saved() + b"\n" for name, user in users)
     unfinished = path.with_name(f"{path.name}.tmp-{os.getpid()}-{time.time_ns()}")
     try:
         with open(unfinished, "xb") as file:

@@ -169,8 +169,16 @@ class Selector:
 
     # ---------------------------------------------------------------------- shown
 
+    def words(self) -> list[bytes]:
+        """Return rules that make the same selector again."""
+        # `%RW~*` is a pattern like any other; `~*` would take the others away, and let none follow.
+        keys = [b"%RW~*" if item == (b"*", _ANY_ACCESS) else _PREFIXES[item[1]] + item[0] for item in self.keys.items()]
+        channels = [b"&" + pattern for pattern in self.channels]
+        commands = self._command_words()
+        return [*([b"~*"] if self.all_keys else keys), *([b"&*"] if self.all_channels else [b"resetchannels", *channels]), *commands]
+
     def describe(self) -> bytes:
-        """Return the rules in a line that gives the same selector again."""
+        """Return the rules in a line, as Redis words them."""
         keys = self.describe_keys()
         channels = b"&*" if self.all_channels else b"resetchannels"
         if self.channels:
@@ -186,7 +194,11 @@ class Selector:
         return b"&*" if self.all_channels else b" ".join(b"&" + pattern for pattern in self.channels)
 
     def describe_commands(self) -> bytes:
-        """Return rules that make the same mask of commands: categories as far as they fit well, then single commands, as Redis 7.0 does."""
+        """Return rules that make the same mask of commands."""
+        return b" ".join(self._command_words())
+
+    def _command_words(self) -> list[bytes]:
+        """Categories as far as they fit well, then single commands, as Redis 7.0 does."""
         adds = not self.commands & FUTURE
         words = ["-@all" if adds else "+@all"]
         sign = "+" if adds else "-"
@@ -204,7 +216,7 @@ class Selector:
                 made = made | reach(name) if wanted else made & ~reach(name)
             if not wanted:
                 words += [f"+{name}|{argument.decode('latin-1')}" for argument in self.first_arguments.get(name, ())]
-        return " ".join(words).encode("latin-1")
+        return [word.encode("latin-1") for word in words]
 
     # --------------------------------------------------------------------- checks
 

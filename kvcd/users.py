@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import hashlib
 import hmac
+import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
@@ -131,14 +132,42 @@ class User:
         self.selectors = fresh.selectors
 
     def describe(self) -> bytes:
-        """Return rules that make the same user again, passwords as their hashes."""
+        """Return the rules in a line, as Redis words them, passwords as their hashes."""
+        words = [*self._own_words(), self.selectors[0].describe()]
+        words += [b"(" + selector.describe() + b")" for selector in self.selectors[1:]]
+        return b" ".join(words)
+
+    def saved(self) -> bytes:
+        """Return rules for an ACL file."""
+        words = [*self._own_words(), *self.selectors[0].words()]
+        words += [b"(" + b" ".join(selector.words()) + b")" for selector in self.selectors[1:]]
+        return b" ".join(words)
+
+    def dump(self) -> str:
+        """Return text that ``load`` makes the same user of, whatever spaces, quotes and parentheses its rules hold."""
+        parts = [self._own_words(), *(selector.words() for selector in self.selectors)]
+        return json.dumps([[word.decode("latin-1") for word in words] for words in parts])
+
+    @classmethod
+    def load(cls, dumped: str, *, all_channels: bool) -> User:
+        """Return the user that ``dump`` told of; ``all_channels`` is what its next selectors begin with."""
+        user = cls(all_channels=all_channels)
+        own, *others = json.loads(dumped)
+        for rule in own:
+            user.apply(rule.encode("latin-1"))
+        user.selectors = []
+        for words in others:
+            user.selectors.append(Selector())
+            for word in words:
+                user.selectors[-1].apply(word.encode("latin-1"))
+        return user
+
+    def _own_words(self) -> list[bytes]:
+        """Return what is not a selector's."""
         words = [b"on" if self.enabled else b"off"]
         words += [b"nopass"] if self.any_password else []
         words += [self.payload.value] if self.payload is not Payload.UNSAID else []
-        words += [b"#" + digest for digest in self.password_hashes]
-        words.append(self.selectors[0].describe())
-        words += [b"(" + selector.describe() + b")" for selector in self.selectors[1:]]
-        return b" ".join(words)
+        return words + [b"#" + digest for digest in self.password_hashes]
 
     def check(self, spec: CommandSpec, args: Sequence[bytes]) -> tuple[Denial, int] | None:
         """Return why no selector allows this call, and the position of the argument that is to blame; None when one does."""
@@ -221,7 +250,7 @@ class Users:
 
     def dump(self) -> dict[str, str]:
         """Return each user's rules, as text that JSON can hold."""
-        return {name.decode("latin-1"): user.describe().decode("latin-1") for name, user in self}
+        return {name.decode("latin-1"): user.dump() for name, user in self}
 
     def take(self, dumped: dict[str, str | None]) -> list[bytes]:
         """Take users from what ``dump`` gave, without those whose rules are None; returns the names of the removed ones."""
@@ -232,11 +261,7 @@ class Users:
                 if self.remove(encoded):
                     removed.append(encoded)
                 continue
-            user = User()
-            for rule in merge_selectors(rules.encode("latin-1").split(b" ")):
-                user.apply(rule)
-            user._all_channels = self.all_channels_by_default
-            self.put(encoded, user)
+            self.put(encoded, User.load(rules, all_channels=self.all_channels_by_default))
         return removed
 
 

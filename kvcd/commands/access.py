@@ -70,7 +70,7 @@ async def handle_acl_setuser(client: ClientState, server: ServerState, args: lis
         raise CommandError(f"ERR Unmatched parenthesis in acl selector starting at '{error}'.") from None
     except RefusedRuleError as error:
         raise CommandError(f"ERR Error in ACL SETUSER modifier '{shown(error.rule)}': {error}") from None
-    await server.service.change_users(server, {_text(name): _text(user.describe())}, asking=client)
+    await server.service.change_users(server, {_text(name): user.dump()}, asking=client)
     return OK
 
 
@@ -202,7 +202,7 @@ async def handle_acl_load(client: ClientState, server: ServerState, args: list[b
         raise CommandError(f"ERR {error}") from None
     # All users are new ones, as in Redis 7.0: clients of the old ones are closed, whether their user is there again or not.
     await server.service.change_users(server, {_text(name): None for name, _user in users if name != DEFAULT_USER}, asking=client)
-    await server.service.change_users(server, {_text(name): _text(user.describe()) for name, user in found.items()}, asking=client)
+    await server.service.change_users(server, {_text(name): user.dump() for name, user in found.items()}, asking=client)
     return OK
 
 

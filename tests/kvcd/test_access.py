@@ -214,6 +214,24 @@ def test_sort_reads_other_keys_for_those_alone_who_may_read_all(pair: Pair, resp
         pair.same("reset")
 
 
+@pytest.mark.parametrize(
+    "rules",
+    [
+        ("%RW~*", "~a"), ("~a", "%W~b", "%RW~*"), ("(%RW~* ~b +@all)",), ("(~a) +get)",), ('("~a\\x22b" +get)',), ("(~'a' +get)",),
+        ("+get|a b",), ("+get|a\nb",), ('("+get|a b" ~x)',), ('("~(a" +get)',), ("~(a", "~a)"), ("&a)", "(&b))"), ("+get|)",),
+    ],
+    ids="|".join,
+)  # fmt: skip
+def test_rules_that_no_line_could_hold_are_taken(pair: Pair, rules: tuple[str, ...]) -> None:
+    """Spaces, quotes and parentheses within patterns, and a `*` among others: workers tell each other the rules, not a line of them."""
+    pair.same("ACL SETUSER u", *rules)
+    pair.same("ACL GETUSER u")
+    pair.same("ACL SETUSER u", "+@all")
+    for call in ("get a1", "get b", "set a) v", "mget a b x", "publish a v"):
+        pair.same("ACL DRYRUN u " + call)
+    pair.same("ACL DELUSER u")
+
+
 def test_a_reset_user_hears_what_the_setting_of_now_allows(pair: Pair) -> None:
     """Not what was set when the user was made; a new selector of it neither."""
     for word in ("allchannels", "resetchannels", "allchannels"):
@@ -378,6 +396,18 @@ def test_users_are_the_whole_services(worker_server: WorkerServer) -> None:
 
 
 # ----------------------------------------------------------------------------- files
+
+
+def test_a_saved_pattern_for_all_keys_lets_others_follow(servers: Servers) -> None:
+    """`%RW~*` is one pattern of several; redis-server saves `~*`, and cannot load what it saved."""
+    path = Path(servers.folder) / "patterns.acl"
+    path.write_text("user default on nopass ~* &* +@all\n")
+    with servers.kvcd(aclfile=str(path)) as server, server.connect() as wire:
+        assert wire.call("ACL", "SETUSER", "u", "%RW~*", "~a", "(%RW~* %R~b +get)") == b"OK"
+        users = wire.call("ACL", "LIST")
+        assert wire.call("ACL", "SAVE") == b"OK"
+        assert wire.call("ACL", "LOAD") == b"OK"
+        assert wire.call("ACL", "LIST") == users
 
 
 def test_loading_users_closes_their_clients(servers: Servers, redis_server: ServerProcess) -> None:
