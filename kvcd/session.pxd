@@ -41,12 +41,15 @@ cdef class Hub:
     cdef readonly uint64_t connections_rejected
     cdef readonly uint64_t net_input_bytes
     cdef readonly uint64_t net_output_bytes
+    cdef uint64_t sent_in_turn_bytes      # of queued replies, since the last turn of the loop that was full
+    cdef bint is_turn_full
     cdef public uint64_t next_id         # of the next client; workers of one service count from different numbers
     cdef public int first_database       # where in the pool the database is that new clients begin with
     cdef readonly RunTimes times         # of the fast lane
     cdef int64_t run_began_ns            # the clock when the run at hand began, as far as it is known; else 0
     cdef dict waiting                    # sessions that wait for memory or pins -> since when
     cdef bint waking
+    cdef bint has_sent_enough(self) except -1
     cdef void set_time(self) noexcept
     cdef FastLane take_lane(self)
     cdef void give_lane(self, FastLane lane) except *

@@ -142,6 +142,7 @@ _OTHERS = (
     ("a thousand connections that send half a command and leave", "their memory is given back"),
     ("a client that sends one byte at a time", "is answered; others do not wait"),
     ("a client that reads no replies", "closed at client-output-buffer-limit; others do not wait"),
+    ("many clients that ask for a large value at once, and hardly read", "served 16 MiB at a time, others in between"),
     ("a client that sends nothing", "closed after `timeout` seconds, where that is set; else TCP asks after `tcp-keepalive`"),
     ("more than maxclients connections", "`-ERR max number of clients reached`, closes"),
     ("a connection from the network while there is no password", "`-DENIED` (protected mode), closes"),

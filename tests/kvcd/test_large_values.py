@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import random
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -302,6 +304,30 @@ def test_many_readers_of_one_value(kvcd_server: ServerProcess) -> None:
         for wire in wires:
             wire.close()
     assert kvcd_server.call("GET", "large") == value(size, 2)
+
+
+def test_readers_that_come_together_let_others_in_between(servers: Servers) -> None:
+    """What is sent to all of them in one turn of the loop is limited, not only what one gets."""
+    with servers.kvcd(maxmemory="100mb", pool_size="200mb") as server, server.connect() as other:
+        other.call("SET", "big", value(8 * MIB))
+        readers = [server.connect(receive_buffer=4096) for _ in range(40)]
+        assert all(reader.call("PING") == b"PONG" for reader in readers)
+        before = int(server.info()["total_net_output_bytes"])
+        os.kill(server.pid, signal.SIGSTOP)  # so that all come in one turn, the other behind them
+        try:
+            for reader in readers:
+                reader.send(encode("GET", "big"))
+            other.send(encode("INFO", "stats"))
+        finally:
+            os.kill(server.pid, signal.SIGCONT)
+        reply = other.reply()
+        assert isinstance(reply, bytes)
+        fields = dict(line.split(":", 1) for line in reply.decode().splitlines() if ":" in line)
+        assert int(fields["total_net_output_bytes"]) - before < 24 * MIB
+        for reader in readers[::8]:
+            assert reader.reply() == value(8 * MIB)
+        for reader in readers:
+            reader.abort()
 
 
 # ---------------------------------------------------------- no room for it
