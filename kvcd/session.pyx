@@ -39,7 +39,7 @@ cdef enum:
     OWN_BUFFER_BYTES = 16384       # least room of a session that keeps an unfinished command
     PIECE_BYTES = 262144           # of a large value, given to the transport when the socket is full
     SENT_AT_ONCE_BYTES = 4194304   # of large values in one go: other clients wait meanwhile
-    SENT_IN_TURN_BYTES = 16777216  # of all clients' in one turn of the loop, about 10 ms: 200 readers that came together made others wait .3 s, now .02
+    SENT_IN_TURN_BYTES = 16777216  # of all clients' in one turn of the loop: 200 that came together made others wait .3 s, now .02
     SPARE_BUFFERS = 16
     UNAUTHENTICATED_OUTPUT_BYTES = 17408  # unread replies of a client that has not logged in: Redis's 16 KiB and 1 KiB
 

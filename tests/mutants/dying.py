@@ -38,6 +38,14 @@ MUTANTS = (
         TESTS,
     ),
     one(
+        "no-grace-before-counts-are-corrected",
+        "keys of a batch under way are in the index and not in its front end's count yet",
+        ADOPTION,
+        "        if not self._has_passed(self.recount_ticket):",
+        "        if False:",
+        f"{TESTS}::test_keys_of_a_batch_under_way_are_counted_once",
+    ),
+    one(
         "ticket-passed-with-batches-open",
         "what a batch has claimed and not yet published would be freed under it",
         RECLAIM,
