@@ -297,9 +297,9 @@ def contest(
     depth = max(2, min(DEPTH, BATCH_BYTES // value_bytes))
     with ExitStack() as opened:
         filled: list[Filled] = []
-        for entrant in entrants:
-            server = opened.enter_context(running(entrant.name, entrant.target))
-            opened.enter_context(on_processors_of_their_own(server))
+        servers = [opened.enter_context(running(entrant.name, entrant.target)) for entrant in entrants]
+        opened.enter_context(on_processors_of_their_own(*servers))
+        for entrant, server in zip(entrants, servers, strict=True):
             connection = opened.enter_context(Connection(server.host, server.port))
             filled.append(Filled(server, connection, value_bytes, limit_bytes, evicts="noeviction" not in entrant.name))
         runs = [(command, speed, together) for command in ("SET", "GET") for speed, together in ((rate, 1), (0, 1), (0, depth))]
@@ -322,14 +322,18 @@ def middle(found: list[Figures]) -> Figures:
 
 
 @contextmanager
-def on_processors_of_their_own(server: Server) -> Iterator[None]:
-    """The server on one processor, this client on another, where there are two: sharing one at times makes times jump twofold."""
+def on_processors_of_their_own(*servers: Server) -> Iterator[None]:
+    """The servers, of which one works at a time, on one processor and this client on another, where there are two.
+
+    Sharing one at times makes times jump twofold. Servers are started before: they inherit what this client may use.
+    """
     usable = sorted(os.sched_getaffinity(0))
     if len(usable) < 2:
         yield
         return
-    for thread in Path(f"/proc/{server.process_id}/task").iterdir():
-        os.sched_setaffinity(int(thread.name), {usable[-1]})
+    for server in servers:
+        for thread in Path(f"/proc/{server.process_id}/task").iterdir():
+            os.sched_setaffinity(int(thread.name), {usable[-1]})
     os.sched_setaffinity(0, set(usable[:-1]))
     try:
         yield
