@@ -10,6 +10,11 @@ from protocol.parser cimport RequestParser
 from protocol.writer cimport OutBuffer
 from storage.staging cimport PinnedValue, StagedValue
 
+cdef extern from "<sys/uio.h>" nogil:
+    cdef struct iovec:
+        void *iov_base
+        size_t iov_len
+
 
 @cython.final
 cdef class Hub:
@@ -142,6 +147,9 @@ cdef class Session:
     cdef int _queue_chunks(self, list chunks) except -1
     cdef int _send(self) except -1
     cdef int _drain(self) except -1
+    cdef int _gather(self, iovec *pieces, uint64_t limit_bytes) except -1
+    cdef ssize_t _give_piece(self, const iovec *at_hand) except -1
+    cdef int _note_sent(self, uint64_t sent, bint by_transport) except -1
     cdef void _keep(self, char *base, size_t end) except *
     cdef void _pause(self) except *
     cdef void _resume(self) except *

@@ -236,6 +236,46 @@ def test_a_reader_that_stops_holds_up_nobody_and_gets_the_right_bytes(servers: S
             assert slow.reply() == b"PONG"
 
 
+@pytest.mark.parametrize("receive_buffer", [0, 8 * KIB])
+def test_replies_of_many_pieces(servers: Servers, receive_buffer: int) -> None:
+    """Values on pages that do not lie together, small ones and nulls between them, over more pieces than go in one call."""
+    with servers.kvcd(pool_size="64mb") as server, server.connect(timeout_s=DEADLINE_S) as other:
+        for number in range(800):
+            assert other.call("SET", f"hole{number}", value(60_000, number)) == b"OK"
+        for number in range(0, 800, 2):
+            assert other.call("DEL", f"hole{number}") == 1
+        kept: dict[str, bytes | None] = {"none": None, "small": b"s", "medium": value(30_000, 3)}
+        for number in range(6):
+            kept[f"large{number}"] = value(2 * MIB + number * 9_000, number)
+        kept |= {f"hole{number}": value(60_000, number) for number in range(1, 200, 2)}
+        for key, bytes_of in kept.items():
+            if bytes_of is not None and not key.startswith("hole"):
+                assert other.call("SET", key, bytes_of) == b"OK"
+        pick = random.Random(5)
+        commands, replies = [], []
+        for _ in range(60):
+            keys = pick.choices(list(kept), k=pick.choice([1, 1, 3, 90]))
+            found = [kept[key] for key in keys]
+            if len(keys) == 1:
+                commands.append(encode("GET", keys[0]))
+                replies.append(found[0])
+            elif pick.random() < 0.5:
+                commands.append(encode("MGET", *keys))
+                replies.append(found)
+            else:
+                commands.append(encode("PREFIX.GET", *keys))
+                replies.append(found[: found.index(None)] if None in found else found)
+        with server.connect(timeout_s=DEADLINE_S, receive_buffer=receive_buffer) as wire:
+            sender = threading.Thread(target=wire.send, args=(b"".join(commands),))
+            sender.start()
+            for number, reply in enumerate(replies):
+                assert wire.reply() == reply, number
+            sender.join()
+            assert wire.call("PING") == b"PONG"
+        assert other.call("FLUSHALL") == b"OK"
+        until(lambda: pages_used(server) < 20, "the pages of what was sent given back")
+
+
 def test_the_last_piece_of_a_value_is_kept_until_it_is_sent(servers: Servers) -> None:
     """The reader stops when only the end of the value is left; its pages are wanted for other values just then.
 

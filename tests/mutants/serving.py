@@ -6,10 +6,12 @@ from tests.mutants.mutant import one
 
 PARSER = "protocol/parser.pyx"
 FASTLANE = "kvcd/fastlane.pyx"
+SESSION = "kvcd/session.pyx"
 MEMBERSHIP = "storage/membership.py"
 OPENING = "storage/opening.py"
 PARSER_TESTS = "tests/protocol/test_parser.py"
 FASTLANE_TESTS = "tests/kvcd/test_fastlane.py"
+PIECES_TEST = "tests/kvcd/test_large_values.py::test_replies_of_many_pieces"
 OPENING_TESTS = "tests/storage/test_opening.py"
 
 MUTANTS = (
@@ -28,6 +30,22 @@ MUTANTS = (
         "        if self.generation > 0xFFFF:",
         "        if False:",
         f"{FASTLANE_TESTS}::test_order_holds_after_more_runs_than_a_mark_can_count",
+    ),
+    one(
+        "a-value-begins-where-the-one-before-was-cut",
+        "of several values that go in one call only the first was begun before",
+        SESSION,
+        "            position = 0\n",
+        "            pass\n",
+        PIECES_TEST,
+    ),
+    one(
+        "what-the-socket-took-of-a-value-is-sent-again",
+        "a socket takes a part of what it is offered",
+        SESSION,
+        "                self.chunk_position += sent\n",
+        "                pass\n",
+        PIECES_TEST,
     ),
     one(
         "split-in-a-header",
