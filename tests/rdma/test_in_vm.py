@@ -32,7 +32,7 @@ DEADLINE_S = 600.0  # it takes two to five minutes, by what else the machine doe
 LOG_TAIL_LINES = 40
 
 # Python starts slowly under emulation, so pytest brings along what the tests need and nothing else.
-PLUGINS = ("-p", "pytest_asyncio.plugin", "-p", "no:cacheprovider", "-p", "no:doctest", "-p", "no:unittest", "-p", "no:junitxml")
+PLUGINS = ("-p", "pytest_asyncio.plugin", "-p", "no:cacheprovider", "-p", "no:doctest", "-p", "no:junitxml")
 # Every process of the guest would compile these anew, for seconds each time.
 COMPILED_AHEAD = ("kvcd", "protocol", "storage", "tests")
 PASSED_ON = ("REQUIRE_VERBS", "REQUIRE_PROGRAMS", "KVCD_TRACE_DIR")
