@@ -13,6 +13,7 @@ from kvcd.context import ClientState, ServerState
 from protocol.replies import Reply
 
 _NO_TYPE = "ERR Invalid bitfield type. Use something like i16 u8. Note that u64 is not supported but i64 is."
+_LARGEST_WORD = (1 << 63) - 1
 _ARGUMENTS = {b"get": 2, b"set": 3, b"incrby": 3, b"overflow": 1}
 
 
@@ -51,9 +52,14 @@ class Field:
         number &= (1 << self.width_bits) - 1
         return number - (1 << self.width_bits) if self.signed and number >> (self.width_bits - 1) else number
 
+    @property
+    def largest(self) -> int:
+        """The largest number that it holds."""
+        return (1 << (self.width_bits - self.signed)) - 1
+
     def fitted(self, number: int, overflow: Overflow) -> int | None:
         """Return what is stored for the number, None when it fails."""
-        largest = (1 << (self.width_bits - self.signed)) - 1
+        largest = self.largest
         smallest = -largest - 1 if self.signed else 0
         if smallest <= number <= largest:
             return number
@@ -114,6 +120,8 @@ def _apply(operation: Operation, data: bytearray) -> int | None:
         return before
     if operation.word == b"incrby":
         number = before + operation.number
+    elif operation.overflow is Overflow.SATURATE and field.signed and field.width_bits < 64 and field.largest - operation.number > _LARGEST_WORD:
+        number = field.largest  # so far below that the distance is no 64-bit number: Redis takes it for one above the field
     elif field.signed or operation.number >= 0:
         number = operation.number
     else:

@@ -10,6 +10,7 @@ from kvcd.commands.bitfield import Field, Overflow
 from kvcd.commands.subsequence import CommonSubsequence
 from protocol.replies import OK, Error, Reply
 from tests.kvcd.service import Service
+from tests.servers import ServerProcess
 
 
 def plain_bits(value: bytes) -> str:
@@ -109,6 +110,23 @@ def test_a_field_command_answers_each_operation() -> None:
     assert service.do("BITFIELD_RO", "a", "SET", "i8", 8, 1) == Error("ERR BITFIELD_RO only supports the GET subcommand")
     assert service.do("BITFIELD", "absent", "GET", "u8", 0) == [0]
     assert service.do("EXISTS", "absent") == 0
+
+
+def test_fields_overflow_as_in_redis(redis_server: ServerProcess) -> None:
+    """Numbers about the ends of fields of several widths, and of 64-bit words, SET and added, under each rule."""
+    edges = [-(1 << 63), -(1 << 63) + 126, -(1 << 63) + 127, -(1 << 63) + 128, (1 << 63) - 1, 0]
+    edges += [sign * (1 << bits) + more for bits in (6, 7, 8, 31, 61, 62) for sign in (1, -1) for more in (-1, 0, 1)]
+    pick = random.Random(3)
+    service = Service()
+    with redis_server.connect() as wire:
+        for type_name in ("i1", "u1", "i7", "i8", "u8", "i32", "u32", "i62", "i63", "u63", "i64"):
+            for rule in ("WRAP", "SAT", "FAIL"):
+                for number in edges:
+                    words = ["BITFIELD", "a", "OVERFLOW", rule, "SET", type_name, 3, number, "GET", type_name, 3]
+                    words += ["INCRBY", type_name, 3, pick.choice(edges), "GET", type_name, 3]
+                    service.do("DEL", "a")
+                    wire.call("DEL", "a")
+                    assert service.do(*words) == wire.call(*words), words
 
 
 @pytest.mark.parametrize(
