@@ -57,6 +57,10 @@ class Field:
         """The largest number that it holds."""
         return (1 << (self.width_bits - self.signed)) - 1
 
+    def is_far_above(self, number: int) -> bool:
+        """Whether the number is so far below that the distance is no 64-bit number: Redis takes it for one above the field."""
+        return self.signed and self.width_bits < 64 and self.largest - number > _LARGEST_WORD
+
     def fitted(self, number: int, overflow: Overflow) -> int | None:
         """Return what is stored for the number, None when it fails."""
         largest = self.largest
@@ -120,8 +124,8 @@ def _apply(operation: Operation, data: bytearray) -> int | None:
         return before
     if operation.word == b"incrby":
         number = before + operation.number
-    elif operation.overflow is Overflow.SATURATE and field.signed and field.width_bits < 64 and field.largest - operation.number > _LARGEST_WORD:
-        number = field.largest  # so far below that the distance is no 64-bit number: Redis takes it for one above the field
+    elif operation.overflow is Overflow.SATURATE and field.is_far_above(operation.number):
+        number = field.largest
     elif field.signed or operation.number >= 0:
         number = operation.number
     else:
