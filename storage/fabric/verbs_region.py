@@ -223,6 +223,11 @@ class Region:
         self.device.close()
         del self._view  # else the memory could not be unmapped
 
+    def __del__(self) -> None:
+        """End the registration before the collector of cycles does: cleared by that, pyverbs' would free memory that is not its own."""
+        if hasattr(self, "_registration"):
+            self._registration.close()
+
 
 def _registration_failure(size_bytes: int, error: Any) -> str:
     """Say why memory could not be registered, and what to do."""

@@ -55,6 +55,11 @@ class LoopbackFabric(VerbsFabric):
         if not self.shares_region:
             self.region.close()
 
+    def __del__(self) -> None:
+        """Close both sides before the collector of cycles clears what pyverbs holds."""
+        if hasattr(self, "region_queue_pairs"):
+            self.close()
+
 
 @functools.cache
 def front_end_device() -> VerbsDevice:

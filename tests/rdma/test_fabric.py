@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import struct
 import subprocess
 import sys
 import time
+import weakref
 from array import array
 from collections.abc import Iterator
 from pathlib import Path
@@ -393,3 +395,17 @@ def test_memory_that_may_not_be_locked_is_answered_with_the_limit() -> None:
     assert "8388608 bytes of staging memory cannot be registered" in ended.stderr
     assert "may lock 65536 bytes" in ended.stderr
     assert "ulimit -l unlimited" in ended.stderr
+
+
+def test_a_region_that_the_collector_of_cycles_finds() -> None:
+    """Its registration stands before it in the collector's list, and is cleared first: pyverbs would free the region's memory then."""
+    region = make_region(PAGE_BYTES)
+    region.knot = region  # type: ignore[attr-defined]
+    registration = region._registration  # held by itself it keeps its place; the region, found later, goes to the end
+    holder = [region]
+    del region
+    gc.collect()
+    gone = weakref.ref(holder[0])
+    del registration, holder
+    gc.collect()
+    assert gone() is None
