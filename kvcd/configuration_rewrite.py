@@ -76,9 +76,9 @@ def user_lines(users: Users, config: Config) -> list[str]:
     unsaid.all_channels_by_default = users.all_channels_by_default
     unsaid.follow_password(config.string("requirepass").encode("utf-8", "surrogateescape"))
     return [
-        " ".join(["user", _word(name), *map(_word, user.describe().split(b" "))])
+        " ".join(["user", _word(name), *map(_word, user.saved().split(b" "))])
         for name, user in users
-        if name != DEFAULT_USER or user.describe() != unsaid.default.describe()
+        if name != DEFAULT_USER or user.saved() != unsaid.default.saved()
     ]
 
 

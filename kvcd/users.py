@@ -138,7 +138,7 @@ class User:
         return b" ".join(words)
 
     def saved(self) -> bytes:
-        """Return rules for an ACL file."""
+        """Return rules in a line that makes the same user again: for an ACL file or `redis.conf`."""
         words = [*self._own_words(), *self.selectors[0].words()]
         words += [b"(" + b" ".join(selector.words()) + b")" for selector in self.selectors[1:]]
         return b" ".join(words)

@@ -90,6 +90,7 @@ def test_users_are_written_as_they_are_now(tmp_path: Path) -> None:
     users.remove(b"bob")
     users.put(b"al", users.changed(b"al", [b"on", b"nopass", b'~"x\\', b"+get"]))
     users.put(b"it's", users.changed(b"it's", [b"(%R~a +get)", b"&*"]))
+    users.put(b"both", users.changed(b"both", [b"%RW~*", b"~a"]))  # as `~* ~a` it could not be read again
     rewrite_file(config, users)
     text = path.read_text()
     assert "bob" not in text
