@@ -5,9 +5,10 @@ from __future__ import annotations
 import enum
 import hashlib
 import hmac
-import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
+
+import orjson
 
 from kvcd.access_rules import UNKNOWN_COMMAND, Denial, RuleError, Selector, has_spaces
 from kvcd.configuration_text import split_arguments
@@ -146,13 +147,13 @@ class User:
     def dump(self) -> str:
         """Return text that ``load`` makes the same user of, whatever spaces, quotes and parentheses its rules hold."""
         parts = [self._own_words(), *(selector.words() for selector in self.selectors)]
-        return json.dumps([[word.decode("latin-1") for word in words] for words in parts])
+        return orjson.dumps([[word.decode("latin-1") for word in words] for words in parts]).decode()
 
     @classmethod
     def load(cls, dumped: str, *, all_channels: bool) -> User:
         """Return the user that ``dump`` told of; ``all_channels`` is what its next selectors begin with."""
         user = cls(all_channels=all_channels)
-        own, *others = json.loads(dumped)
+        own, *others = orjson.loads(dumped)
         for rule in own:
             user.apply(rule.encode("latin-1"))
         user.selectors = []
